@@ -1,0 +1,1 @@
+//! What can be asked for: authorisation, quota, one transaction each.

@@ -1,0 +1,112 @@
+//! Object storage behind one trait: file system, S3, memory; wrappers that limit, count, retry and fail.
+//!
+//! Invariant: an object is never changed after it was put, and no partial object is ever visible.
+//! Keys are relative paths of `[A-Za-z0-9._-]` segments joined by `/`; [`Key`] checks that once, so that no
+//! driver can be led out of its place.
+
+mod error;
+mod key;
+
+use std::fmt;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use error::{Error, ErrorKind, Result};
+pub use key::{InvalidKey, Key};
+
+/// Stores objects under keys.
+///
+/// Contract: a put is all-or-nothing and durable when it returns; an object listed is readable; a listing is in
+/// key order (bytewise) and shows all that was put before it began; a create-only put succeeds for exactly one
+/// of any number of racing callers. A call whose reply was lost may have had its effect.
+#[async_trait]
+pub trait Bank: fmt::Debug + Send + Sync {
+    /// Stores `body` under `key`, as `mode` says, and returns the new version.
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<Version>;
+
+    /// Returns an object's bytes, or the part of them that `range` names (cut at the object's end).
+    async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<Object>;
+
+    /// Returns the size and version of an object.
+    async fn head(&self, key: &Key) -> Result<Meta>;
+
+    /// Removes an object; removing what is absent succeeds.
+    async fn delete(&self, key: &Key) -> Result<()>;
+
+    /// Lists objects whose keys start with `prefix` (plain text: it may end inside a segment) and are greater
+    /// than `after`, in key order, at most `limit` of them. Fewer than `limit` means that there are no more.
+    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Vec<Meta>>;
+
+    /// Returns what this bank can do; [`Capabilities`] tells what follows from each answer.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Returns a name for people, a path or a URL, never with credentials.
+    fn name(&self) -> String;
+}
+
+/// The bytes of an object to be put: pieces that are stored one after the other, so that large objects need
+/// not be copied together.
+pub type Body = Vec<Bytes>;
+
+/// When a put is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutMode {
+    /// Refused with [`ErrorKind::AlreadyExists`] if the key is taken.
+    Create,
+    /// Refused with [`ErrorKind::Precondition`] unless this version stands there now.
+    Swap(Version),
+    /// Never refused. Only for objects that are hints; what the protocol relies on is put create-only.
+    Overwrite,
+}
+
+/// Identifies the bytes that stand under a key, as the driver sees it (an ETag, a digest).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Version(pub String);
+
+/// What is known of an object without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// Its key.
+    pub key: Key,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Its version, where a listing tells it.
+    pub version: Option<Version>,
+}
+
+/// An object, or a part of it, as read.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// The bytes asked for.
+    pub bytes: Bytes,
+    /// The size of the whole object.
+    pub size_bytes: u64,
+    /// The version that was read.
+    pub version: Version,
+}
+
+/// What a bank can do, as found by trying when it is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Create-only puts decide races. Without them nothing may be written by more than one process.
+    pub create_only: bool,
+    /// Compare-and-swap puts work.
+    pub compare_and_swap: bool,
+    /// A listing shows all that was put before it began. Without it sweeping needs the database's lists.
+    pub consistent_listing: bool,
+    /// The largest object that can be put, in bytes.
+    pub max_object_bytes: u64,
+}
+
+impl Capabilities {
+    /// Everything the engine can make use of.
+    pub const FULL: Self = Self {
+        create_only: true,
+        compare_and_swap: true,
+        consistent_listing: true,
+        max_object_bytes: 5 << 30,
+    };
+}

@@ -1,0 +1,1 @@
+//! Cutting, naming, compressing and sealing chunks; the formats of packs, index segments, manifests, commit records and key slots.

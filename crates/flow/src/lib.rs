@@ -1,0 +1,1 @@
+//! Resource graph in, ordered steps out.

@@ -1,0 +1,1 @@
+//! The contract of protectables and protection plugins, and its conformance kit.

@@ -1,0 +1,1 @@
+//! Protectables and protection plugins for directories, disks and databases of a host.

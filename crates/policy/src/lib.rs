@@ -1,0 +1,1 @@
+//! Rules of oslo.policy: parse, decide.

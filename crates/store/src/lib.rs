@@ -1,0 +1,1 @@
+//! The database: rows, leases and epochs, one statement text for three engines.

@@ -1,0 +1,1 @@
+//! Sessions, commit keys, fences and garbage collection of a bank account, without clocks or locks.

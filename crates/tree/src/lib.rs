@@ -1,0 +1,1 @@
+//! Directory trees into and out of a vault.

@@ -1,0 +1,161 @@
+//! Identifiers as types: a plan's id cannot be passed where a checkpoint's is wanted.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What is wrong with the text of an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a valid {what}: expected {expected}")]
+pub struct InvalidId {
+    /// Which kind of id was expected.
+    pub what: &'static str,
+    /// The text that was given.
+    pub text: String,
+    /// What a valid one looks like.
+    pub expected: &'static str,
+}
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// Returns the id as a UUID.
+            pub fn as_uuid(&self) -> &Uuid {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            /// Accepts every spelling of a UUID: with or without hyphens, braces or `urn:uuid:`, any case.
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Uuid::parse_str(text.trim()).map(Self).map_err(|_| InvalidId {
+                    what: $what,
+                    text: text.to_owned(),
+                    expected: "a UUID",
+                })
+            }
+        }
+    };
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks and wraps the text of an id.
+            ///
+            /// # Errors
+            /// When it is empty, too long, or holds anything but ASCII letters, digits, `-`, `_` and `.`,
+            /// or starts with a dot (so that it is always a safe part of an object's key).
+            pub fn new(text: impl Into<String>) -> Result<Self, InvalidId> {
+                let text = text.into();
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+                if text.is_empty() || text.len() > $max || text.starts_with('.') || !text.bytes().all(allowed) {
+                    return Err(InvalidId {
+                        what: $what,
+                        text,
+                        expected: concat!("1 to ", $max, " of A-Z a-z 0-9 - _ . that does not start with a dot"),
+                    });
+                }
+                Ok(Self(text))
+            }
+
+            /// Returns the id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+    };
+}
+
+uuid_id!(/** Names one protection plan. */ PlanId, "plan id");
+uuid_id!(
+    /** Names one checkpoint. The operation that makes a checkpoint has the same UUID, so that its
+    sessions and its commit record are found in a bank by prefix. */
+    CheckpointId, "checkpoint id"
+);
+uuid_id!(/** Names one provider. */ ProviderId, "provider id");
+uuid_id!(/** Names one restore. */ RestoreId, "restore id");
+uuid_id!(/** Names one verification. */ VerificationId, "verification id");
+uuid_id!(/** Names one durable piece of work. */ OperationId, "operation id");
+uuid_id!(/** Names one record of the operation log. */ OperationLogId, "operation log id");
+
+text_id!(/** Names a project (tenant); Keystone's are 32 hexadecimal digits. */ ProjectId, "project id", 64);
+text_id!(/** Names a user. */ UserId, "user id", 64);
+text_id!(
+    /** Names a bank account: one project's area in a bank. It is a part of object keys. */
+    AccountId, "account id", 64
+);
+
+impl From<CheckpointId> for OperationId {
+    fn from(id: CheckpointId) -> Self {
+        OperationId(id.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuid_like_spellings_name_the_same_plan() {
+        let plain: PlanId = "6c6d6ad49fc441e7bc65e4d315421283".parse().expect("no hyphens");
+        let urn: PlanId = "urn:uuid:6C6D6AD4-9FC4-41E7-BC65-E4D315421283".parse().expect("urn");
+        assert_eq!(plain, urn);
+        assert_eq!(plain.to_string(), "6c6d6ad4-9fc4-41e7-bc65-e4d315421283");
+        assert!("My plan".parse::<PlanId>().is_err());
+    }
+
+    #[test]
+    fn account_ids_cannot_leave_their_directory() {
+        for bad in ["", ".", "..", "../x", "a/b", "a\0b", "ü", &"x".repeat(65)] {
+            assert!(AccountId::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(AccountId::new("e486a2f49695423ca9c47e589b948108").is_ok());
+    }
+}

@@ -1,0 +1,25 @@
+//! Ids, states and plain data that every other crate speaks.
+//!
+//! Invariant: pure. No I/O, no clock, no randomness: ids and instants come in from the composition root.
+//! What is here crosses crate borders and processes, so all of it is `serde` data; what lies on disk or
+//! goes over a wire has a type of its own elsewhere and is converted.
+
+mod id;
+mod instant;
+mod parameters;
+mod progress;
+mod resource;
+mod state;
+
+pub use id::{
+    AccountId, CheckpointId, InvalidId, OperationId, OperationLogId, PlanId, ProjectId, ProviderId,
+    RestoreId, UserId, VerificationId,
+};
+pub use instant::Instant;
+pub use parameters::{Parameters, ParametersError};
+pub use progress::Progress;
+pub use resource::{Graph, GraphError, PackedGraph, Resource, ResourceKey, ResourceType};
+pub use state::{
+    CheckpointEvent, CheckpointState, Epoch, OperationKind, OperationState, RunEvent, RunState, StepState,
+    UnknownState,
+};

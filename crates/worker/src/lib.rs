@@ -1,0 +1,1 @@
+//! The protection service: claims operations by lease and runs their flow.
