@@ -124,6 +124,8 @@ uuid_id!(/** Names one restore. */ RestoreId, "restore id");
 uuid_id!(/** Names one verification. */ VerificationId, "verification id");
 uuid_id!(/** Names one durable piece of work. */ OperationId, "operation id");
 uuid_id!(/** Names one record of the operation log. */ OperationLogId, "operation log id");
+uuid_id!(/** Names one trigger. */ TriggerId, "trigger id");
+uuid_id!(/** Names one scheduled operation. */ ScheduledOperationId, "scheduled operation id");
 
 text_id!(/** Names a project (tenant); Keystone's are 32 hexadecimal digits. */ ProjectId, "project id", 64);
 text_id!(/** Names a user. */ UserId, "user id", 64);

@@ -13,13 +13,13 @@ mod state;
 
 pub use id::{
     AccountId, CheckpointId, InvalidId, OperationId, OperationLogId, PlanId, ProjectId, ProviderId,
-    RestoreId, UserId, VerificationId,
+    RestoreId, ScheduledOperationId, TriggerId, UserId, VerificationId,
 };
 pub use instant::Instant;
 pub use parameters::{Parameters, ParametersError};
 pub use progress::Progress;
 pub use resource::{Graph, GraphError, PackedGraph, Resource, ResourceKey, ResourceType};
 pub use state::{
-    CheckpointEvent, CheckpointState, Epoch, OperationKind, OperationState, RunEvent, RunState, StepState,
-    UnknownState,
+    CheckpointEvent, CheckpointState, Epoch, Hook, OperationKind, OperationState, RunEvent, RunState,
+    StepState, UnknownState,
 };

@@ -160,6 +160,13 @@ text_enum!(/** The state of one step of an operation. */ StepState, "step state"
     /** Not run, because something before it failed or there was nothing to do. */ Skipped = "skipped",
 });
 
+text_enum!(/** One of the four points at which a protection plugin is called for one resource, in this order. */ Hook, "hook" {
+    /** Down the graph, parents first: quiesce. */ PrepareBegin = "prepare_begin",
+    /** Up the graph, children first: snapshot, let go again. */ PrepareFinish = "prepare_finish",
+    /** All in parallel: move the bytes. */ Main = "main",
+    /** Up the graph, children first: put together what the children became. */ Complete = "complete",
+});
+
 #[cfg(test)]
 mod tests {
     use super::*;
