@@ -1,5 +1,6 @@
 //! Keys of objects.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 /// A relative path of one or more segments of `[A-Za-z0-9._-]`, none of them starting with a dot.
@@ -42,6 +43,12 @@ impl Key {
     /// Returns the last segment.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+}
+
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

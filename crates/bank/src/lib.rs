@@ -4,8 +4,10 @@
 //! Keys are relative paths of `[A-Za-z0-9._-]` segments joined by `/`; [`Key`] checks that once, so that no
 //! driver can be led out of its place.
 
+mod attach;
 mod error;
 mod key;
+mod memory;
 
 use std::fmt;
 use std::ops::Range;
@@ -13,8 +15,10 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use attach::{DESCRIPTOR_KEY, Descriptor, SCRATCH_PREFIX, attach, attach_as, read_descriptor};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{InvalidKey, Key};
+pub use memory::MemoryBank;
 
 /// Stores objects under keys.
 ///
@@ -109,4 +113,23 @@ impl Capabilities {
         consistent_listing: true,
         max_object_bytes: 5 << 30,
     };
+}
+
+/// Joins the pieces of a body; a body of one piece is not copied.
+pub fn join(body: Body) -> Bytes {
+    if body.len() <= 1 {
+        return body.into_iter().next().unwrap_or_default();
+    }
+    let mut joined = Vec::with_capacity(body.iter().map(Bytes::len).sum());
+    for piece in &body {
+        joined.extend_from_slice(piece);
+    }
+    joined.into()
+}
+
+/// Cuts the part that a caller asks for at the object's end; nothing asked for means all of it.
+fn cut_range(range: Option<Range<u64>>, size_bytes: u64) -> Range<u64> {
+    let Some(range) = range else { return 0..size_bytes };
+    let end = range.end.min(size_bytes);
+    range.start.min(end)..end
 }
