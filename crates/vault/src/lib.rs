@@ -1,1 +1,32 @@
 //! The data engine: streams to deduplicated, compressed, sealed objects in a bank account, and back.
+//!
+//! Invariant: what is committed can be read, byte for byte, until it is deleted, whatever crashes, is repeated, or
+//! runs beside it. It holds because bytes move in one order only: data into packs, packs into the index, manifests
+//! after the data they name, and the create-only commit record last; and because a chunk counts as present only as
+//! `karbor-sweep`'s protocol allows.
+//! Deliberately absent: any clock, and any lock in the bank.
+
+mod account;
+mod error;
+mod keys;
+mod maintain;
+mod progress;
+mod read;
+mod session;
+mod source;
+mod target;
+mod write;
+
+pub use account::{Account, AccountOptions};
+pub use error::{DamagedRange, Error, ErrorKind, Result};
+pub use keys::{MasterKey, SessionId};
+pub use maintain::{
+    AccountStats, CopyCheckpoint, RebuildReport, ScrubOptions, ScrubReport, SweepOptions, SweepReport,
+    VerifyMode, VerifyReport, scrub,
+};
+pub use progress::ProgressSink;
+pub use read::{CheckpointReader, CompareReport, CopyOptions, CopyReport, StreamReader};
+pub use session::{BeginOptions, CheckpointInfo, CheckpointWriter, ResourceWriter};
+pub use source::{BlockSource, FileSource};
+pub use target::{BlockTarget, FileTarget};
+pub use write::{BlockOptions, SavedResource, StreamOptions, StreamRecord, WriteStats};

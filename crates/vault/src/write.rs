@@ -1,0 +1,90 @@
+//! Writing: options, and what a finished stream is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::ProgressSink;
+
+/// How a block source is stored.
+#[derive(Clone, Default)]
+pub struct BlockOptions {
+    /// The size of a piece, a power of two from 64 KiB to 8 MiB; `None` is 1 MiB.
+    pub chunk_bytes: Option<u32>,
+    /// What may have changed since the base checkpoint's stream of the same resource and name, in ascending order;
+    /// the rest is neither asked for nor read. Ignored (everything is read) when there is no such stream, or one
+    /// that was cut differently.
+    pub changed: Option<Vec<Range<u64>>>,
+    /// Hears of progress.
+    pub progress: Option<Arc<dyn ProgressSink>>,
+    /// Stops the work.
+    pub cancel: CancellationToken,
+}
+
+impl fmt::Debug for BlockOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockOptions")
+            .field("chunk_bytes", &self.chunk_bytes)
+            .field("changed", &self.changed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a sequential source is stored.
+#[derive(Clone, Default)]
+pub struct StreamOptions {
+    /// The expected number of bytes, for progress only.
+    pub expected_bytes: Option<u64>,
+    /// Hears of progress.
+    pub progress: Option<Arc<dyn ProgressSink>>,
+    /// Stops the work.
+    pub cancel: CancellationToken,
+}
+
+impl fmt::Debug for StreamOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamOptions").field("expected_bytes", &self.expected_bytes).finish_non_exhaustive()
+    }
+}
+
+/// A finished stream, as the commit record will name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRecord {
+    /// The size of the stream, with its holes.
+    pub size_bytes: u64,
+}
+
+/// The records and finished streams of one resource, as data: what a later attempt can adopt.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SavedResource {
+    /// Small facts by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub records: BTreeMap<String, Value>,
+    /// Finished streams by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub streams: BTreeMap<String, StreamRecord>,
+}
+
+/// What a session did so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WriteStats {
+    /// Bytes of the sources that are dealt with, holes included.
+    pub source_bytes: u64,
+    /// Bytes that were actually read.
+    pub read_bytes: u64,
+    /// Bytes of chunks that were new, before compression.
+    pub new_bytes: u64,
+    /// Bytes put into the bank.
+    pub stored_bytes: u64,
+    /// Chunks that were new.
+    pub new_chunks: u64,
+    /// Chunks that were there already.
+    pub known_chunks: u64,
+    /// Packs put.
+    pub packs: u64,
+}
