@@ -1,1 +1,34 @@
 //! The database: rows, leases and epochs, one statement text for three engines.
+//!
+//! Invariant 4: two workers never both believe that they own an operation, and a stale one changes nothing.
+//! [`Store::claim`] adds one to the operation's epoch by compare-and-swap; every write of a worker carries its
+//! [`Claim`] and begins its transaction by touching the operation's row `WHERE id = ? AND epoch = ?`. Zero rows end
+//! it with [`Error::LeaseLost`]; one row holds the operation until the commit, so that no claim can come between.
+//! There are no row locks to be asked for and no clock decides anything: a lease that ran out is only the
+//! permission to claim, the epoch is what counts.
+//!
+//! SQL lives here and nowhere else, one method per need of the domain, each one transaction. What a state may
+//! become is decided by the state machines of `karbor-types` alone, and written by compare-and-swap on the state
+//! that was read. Times come in as arguments. Deliberately absent: entities, a query language for callers,
+//! transactions that span calls.
+
+mod error;
+mod query;
+mod rows;
+mod store;
+
+pub use error::{Error, Result};
+pub use query::{
+    CheckpointColumn, CheckpointQuery, Direction, Filter, FilterValue, ListQuery, OperationColumn,
+    OperationLogColumn, OperationLogQuery, OperationQuery, PlanColumn, PlanQuery, RestoreColumn,
+    RestoreQuery, ScheduledOperationColumn, ScheduledOperationQuery, TriggerColumn, TriggerQuery,
+    VerificationColumn, VerificationQuery,
+};
+pub use rows::{
+    Checkpoint, CheckpointChange, CheckpointStats, Claim, ClaimOptions, Claimed, Finish, LedgerEntry,
+    LedgerState, Limit, NewCheckpoint, NewOperation, NewRestore, NewStep, NewVerification, Operation,
+    OperationLog, OperationProgress, Plan, PlanSnapshot, PlanUpdate, QuotaDefaults, QuotaResource, Quotas,
+    Renewal, Restore, RunChange, ScheduledOperation, Service, ServiceStatus, Step, StepChange, StepEnd,
+    SubjectChange, Trigger, TriggerUpdate, Usage, Verification,
+};
+pub use store::{Engine, Store, StoreOptions};

@@ -1,0 +1,21 @@
+//! What the tables hold, as plain data.
+
+mod checkpoint;
+mod operation;
+mod plan;
+mod quota;
+mod run;
+mod schedule;
+mod service;
+mod step;
+
+pub use checkpoint::{Checkpoint, CheckpointChange, CheckpointStats, NewCheckpoint, PlanSnapshot};
+pub use operation::{
+    Claim, ClaimOptions, Claimed, Finish, NewOperation, Operation, OperationLog, Renewal, SubjectChange,
+};
+pub use plan::{Plan, PlanUpdate};
+pub use quota::{Limit, QuotaDefaults, QuotaResource, Quotas, Usage};
+pub use run::{NewRestore, NewVerification, Restore, RunChange, Verification};
+pub use schedule::{ScheduledOperation, Trigger, TriggerUpdate};
+pub use service::{Service, ServiceStatus};
+pub use step::{LedgerEntry, LedgerState, NewStep, OperationProgress, Step, StepChange, StepEnd};
