@@ -8,6 +8,7 @@ mod attach;
 mod error;
 mod key;
 mod memory;
+pub mod wrap;
 
 use std::fmt;
 use std::ops::Range;
