@@ -1,0 +1,222 @@
+//! What stands at `commits/<session>`: a sealed commit record, or a marker (fence or closed) in plain JSON.
+//!
+//! Invariant: which of them it is can be told without a key, by the first byte. A record opens only as that of
+//! the session it was sealed for, so one that was carried to another key does not pass for that key's.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::header::{self, HEADER_BYTES, KNOWN_FORMATS, ObjectKind};
+use crate::session::check_json;
+use crate::{AccountKey, Error, FORMAT, Result, Salt, SessionId, StreamRoot};
+
+const PART: &str = "commit record";
+const MARKER_PART: &str = "commit marker";
+const SEALED_AT: usize = HEADER_BYTES + 8;
+/// The level that records are compressed with: they are small, and kept for long.
+const LEVEL: i32 = 9;
+
+/// All that a restore of one checkpoint needs, beside the chunks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommitRecord {
+    format: u16,
+    /// The checkpoint.
+    pub checkpoint: Uuid,
+    /// When the checkpoint was begun, in microseconds UTC.
+    pub created_at: i64,
+    /// What else is to be known: plan, project, graph, parameters, plugin versions. Free to the caller.
+    #[serde(default)]
+    pub metadata: Value,
+    /// What was protected.
+    #[serde(default)]
+    pub resources: Vec<ResourceRecord>,
+}
+
+/// What one resource left in the checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResourceRecord {
+    /// The resource: its type and id in the caller's spelling.
+    pub key: String,
+    /// Small typed data, by name.
+    #[serde(default)]
+    pub records: BTreeMap<String, Value>,
+    /// Large data, by name.
+    #[serde(default)]
+    pub streams: BTreeMap<String, StreamRecord>,
+}
+
+/// One stream of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRecord {
+    /// Where its bytes are.
+    pub root: StreamRoot,
+    /// What storing it took.
+    #[serde(default)]
+    pub stats: StreamStats,
+}
+
+/// What storing a stream took. For people and for billing; nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamStats {
+    /// The bytes of it that are not zero runs.
+    pub data_bytes: u64,
+    /// The bytes that were read from the source.
+    pub read_bytes: u64,
+    /// The bytes of chunks that were not in the bank before, uncompressed.
+    pub new_bytes: u64,
+    /// The bytes that those take in packs.
+    pub stored_bytes: u64,
+    /// How many chunks it has, zero runs not counted.
+    pub chunks: u64,
+    /// How many of them were not in the bank before.
+    pub new_chunks: u64,
+}
+
+impl CommitRecord {
+    /// The largest record before compression: 1 GiB.
+    pub const MAX_RAW_BYTES: u64 = 1 << 30;
+
+    /// Makes a record of a checkpoint; resources and metadata are set afterwards.
+    pub fn new(checkpoint: Uuid, created_at: i64) -> Self {
+        Self { format: FORMAT, checkpoint, created_at, metadata: Value::Null, resources: Vec::new() }
+    }
+
+    /// Seals the record for the commit key of `session`.
+    ///
+    /// # Errors
+    /// When its JSON is larger than [`Self::MAX_RAW_BYTES`].
+    pub fn seal(&self, key: &AccountKey, session: &SessionId, salt: Salt) -> Result<Vec<u8>> {
+        let json = serde_json::to_vec(self).map_err(|source| Error::Json { part: PART, source })?;
+        let raw_bytes = json.len() as u64;
+        if raw_bytes > Self::MAX_RAW_BYTES {
+            return Err(Error::TooLarge { part: PART, found: raw_bytes, limit: Self::MAX_RAW_BYTES });
+        }
+        let salt = salt.used();
+        let packed =
+            zstd::bulk::compress(&json, LEVEL).map_err(|source| Error::Compress { part: PART, source })?;
+        let mut bytes = Vec::with_capacity(SEALED_AT + packed.len() + crate::seal::TAG);
+        bytes.extend_from_slice(&header::encode(ObjectKind::Commit, &salt));
+        bytes.extend_from_slice(&raw_bytes.to_le_bytes());
+        bytes.extend_from_slice(&packed);
+        let (head, message) = bytes.split_at_mut(SEALED_AT);
+        let object_key = key.object_key(ObjectKind::Commit, &salt);
+        let tag = object_key.seal(SEALED_AT as u64, &aad(head, session), message)?;
+        bytes.extend_from_slice(&tag);
+        Ok(bytes)
+    }
+
+    /// Opens the record that stands at the commit key of `session`.
+    ///
+    /// # Errors
+    /// When it is damaged, of an unknown format, sealed with another key or for another session.
+    pub fn open(key: &AccountKey, session: &SessionId, bytes: &[u8]) -> Result<Self> {
+        let salt = header::decode(ObjectKind::Commit, bytes)?;
+        let Some((head, sealed)) = bytes.split_at_checked(SEALED_AT) else {
+            return Err(Error::Truncated { part: PART, need: SEALED_AT as u64, have: bytes.len() as u64 });
+        };
+        let mut raw_bytes = [0; 8];
+        raw_bytes.copy_from_slice(&head[HEADER_BYTES..]);
+        let raw_bytes = u64::from_le_bytes(raw_bytes);
+        let limit = Self::MAX_RAW_BYTES;
+        let too_large = Error::TooLarge { part: PART, found: raw_bytes, limit };
+        if raw_bytes > limit {
+            return Err(too_large);
+        }
+        let mut packed = Vec::new();
+        let object_key = key.object_key(ObjectKind::Commit, &salt);
+        object_key.open(PART, SEALED_AT as u64, &aad(head, session), sealed, &mut packed)?;
+        let capacity = usize::try_from(raw_bytes).map_err(|_| too_large)?;
+        let json = zstd::bulk::decompress(&packed, capacity)
+            .map_err(|source| Error::Decompress { part: PART, source })?;
+        if json.len() != capacity {
+            return Err(Error::Malformed { part: PART, what: "its length is not what it says" });
+        }
+        let record: Self =
+            serde_json::from_slice(&json).map_err(|source| Error::Json { part: PART, source })?;
+        if record.format != FORMAT {
+            let found = u32::from(record.format);
+            return Err(Error::UnknownFormat { part: PART, found, known: KNOWN_FORMATS });
+        }
+        Ok(record)
+    }
+}
+
+/// What a marker at a commit key says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MarkerKind {
+    /// Somebody else took the key: that session can never commit.
+    Fence,
+    /// The session itself ended without a commit, as readers do.
+    Closed,
+}
+
+/// A fence, or the end of a session that commits nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    format: u16,
+    /// Which of the two.
+    pub kind: MarkerKind,
+    /// Who put it, for people.
+    #[serde(default)]
+    pub by: String,
+    /// 32 hexadecimal digits of randomness: after a lost reply, a marker with this nonce is one's own.
+    pub nonce: String,
+    /// When, in microseconds UTC by the clock of who put it. For people; nothing is decided by it.
+    #[serde(default)]
+    pub created_at: i64,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+impl Marker {
+    /// The largest marker that is read.
+    pub const MAX_BYTES: usize = 1 << 16;
+
+    /// Makes a marker; the other fields may be set afterwards.
+    pub fn new(kind: MarkerKind, nonce: String) -> Self {
+        Self { format: FORMAT, kind, by: String::new(), nonce, created_at: 0, reason: String::new() }
+    }
+
+    /// Writes the marker.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a struct of texts and numbers always has a JSON form")
+    }
+}
+
+/// What stands at a commit key, as far as it can be told without a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitObject {
+    /// A sealed commit record: [`CommitRecord::open`] reads it.
+    Record,
+    /// A fence or an end.
+    Marker(Marker),
+}
+
+impl CommitObject {
+    /// Tells records from markers.
+    ///
+    /// # Errors
+    /// When it is neither, or of an unknown format.
+    pub fn classify(bytes: &[u8]) -> Result<Self> {
+        if bytes.first() == Some(&b'{') {
+            check_json(MARKER_PART, bytes, Marker::MAX_BYTES)?;
+            let marker = serde_json::from_slice(bytes);
+            return marker.map(Self::Marker).map_err(|source| Error::Json { part: MARKER_PART, source });
+        }
+        header::decode(ObjectKind::Commit, bytes)?;
+        Ok(Self::Record)
+    }
+}
+
+/// The header, the length, and which session's commit key this is for.
+fn aad(head: &[u8], session: &SessionId) -> Vec<u8> {
+    let mut aad = head.to_vec();
+    aad.extend_from_slice(&session.to_bytes());
+    aad
+}
