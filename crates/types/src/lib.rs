@@ -8,6 +8,7 @@ mod id;
 mod instant;
 mod parameters;
 mod progress;
+mod request;
 mod resource;
 mod state;
 
@@ -18,6 +19,7 @@ pub use id::{
 pub use instant::Instant;
 pub use parameters::{Parameters, ParametersError};
 pub use progress::Progress;
+pub use request::{CopySource, OperationRequest, Thoroughness};
 pub use resource::{Graph, GraphError, PackedGraph, Resource, ResourceKey, ResourceType};
 pub use state::{
     CheckpointEvent, CheckpointState, Epoch, Hook, OperationKind, OperationState, RunEvent, RunState,
