@@ -78,8 +78,8 @@ pub enum Error {
     Busy {
         /// What the store was doing.
         doing: &'static str,
-        /// The last refusal.
-        source: sqlx::Error,
+        /// The last refusal of the database; `None` when another caller kept being faster.
+        source: Option<sqlx::Error>,
     },
     /// The database refused or cannot be reached.
     #[error("the database failed while {doing}")]
@@ -106,6 +106,12 @@ pub enum Error {
     Url {
         /// Why not; never with the URL's password.
         reason: String,
+    },
+    /// The database holds the tables of another program (such as the old Karbor's), and is left alone.
+    #[error("the database holds a table {table} that is not this program's: give it a database of its own")]
+    ForeignSchema {
+        /// The table that was found.
+        table: &'static str,
     },
     /// The database was migrated by a newer program.
     #[error("the database has schema version {found}, newer than version {known} of this program")]

@@ -26,9 +26,9 @@ pub use query::{
 };
 pub use rows::{
     Checkpoint, CheckpointChange, CheckpointStats, Claim, ClaimOptions, Claimed, Finish, LedgerEntry,
-    LedgerState, Limit, NewCheckpoint, NewOperation, NewRestore, NewStep, NewVerification, Operation,
-    OperationLog, OperationProgress, Plan, PlanSnapshot, PlanUpdate, QuotaDefaults, QuotaResource, Quotas,
-    Renewal, Restore, RunChange, ScheduledOperation, Service, ServiceStatus, Step, StepChange, StepEnd,
-    SubjectChange, Trigger, TriggerUpdate, Usage, Verification,
+    LedgerPurpose, LedgerState, Limit, NewCheckpoint, NewLedgerEntry, NewOperation, NewRestore, NewStep,
+    NewVerification, Operation, OperationLog, OperationProgress, Plan, PlanSnapshot, PlanUpdate,
+    QuotaDefaults, QuotaResource, Quotas, Renewal, Restore, RunChange, ScheduledOperation, Service,
+    ServiceStatus, Step, StepChange, StepEnd, SubjectChange, Trigger, TriggerUpdate, Usage, Verification,
 };
 pub use store::{Engine, Store, StoreOptions};

@@ -18,4 +18,7 @@ pub use quota::{Limit, QuotaDefaults, QuotaResource, Quotas, Usage};
 pub use run::{NewRestore, NewVerification, Restore, RunChange, Verification};
 pub use schedule::{ScheduledOperation, Trigger, TriggerUpdate};
 pub use service::{Service, ServiceStatus};
-pub use step::{LedgerEntry, LedgerState, NewStep, OperationProgress, Step, StepChange, StepEnd};
+pub use step::{
+    LedgerEntry, LedgerPurpose, LedgerState, NewLedgerEntry, NewStep, OperationProgress, Step, StepChange,
+    StepEnd,
+};

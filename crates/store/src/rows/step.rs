@@ -96,11 +96,21 @@ pub struct OperationProgress {
     pub bytes: Progress,
 }
 
+/// What an entry's thing is for, which decides when it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LedgerPurpose {
+    /// Needed only on the way: it is gone when the operation ends, however it ends.
+    Scaffold,
+    /// What the operation is for: it stays, unless the operation is undone.
+    Product,
+}
+
 /// How an entry of the ledger stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum LedgerState {
-    /// It is about to be made: it may or may not be there.
+    /// It is about to be made: whether it was must be looked up.
     Intended,
     /// It was made.
     Created,
@@ -108,19 +118,36 @@ pub enum LedgerState {
     Removed,
 }
 
+/// Something that an operation is about to make outside the bank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewLedgerEntry {
+    /// The resource for which it is made.
+    pub resource: ResourceKey,
+    /// What it is, in the plugin's words: `snapshot`, `volume`, ….
+    pub kind: String,
+    /// By what it is found again: a path, a name, a tag.
+    pub reference: String,
+    /// What it is for.
+    pub purpose: LedgerPurpose,
+    /// What its plugin wants to remember; null for nothing.
+    pub data: Value,
+}
+
 /// Something that an operation makes outside the bank, written before it is made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LedgerEntry {
     /// The operation.
     pub operation: OperationId,
-    /// What the thing is tagged with so that it can be found again; unique within the operation.
-    pub tag: String,
+    /// Its number within the operation; entries are numbered as they come.
+    pub id: i64,
     /// The resource for which it is made.
     pub resource: ResourceKey,
-    /// What it is: `snapshot`, `volume`, ….
+    /// What it is, in the plugin's words.
     pub kind: String,
-    /// Its id outside, once known.
-    pub reference: Option<String>,
+    /// By what it is found again.
+    pub reference: String,
+    /// What it is for.
+    pub purpose: LedgerPurpose,
     /// How it stands.
     pub state: LedgerState,
     /// What its plugin wants to remember; null for nothing.

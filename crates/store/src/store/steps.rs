@@ -2,7 +2,9 @@
 
 use karbor_types::{Instant, OperationId, Progress};
 
-use crate::{Claim, LedgerEntry, NewStep, OperationProgress, Result, Step, StepChange, StepEnd, Store};
+use crate::{
+    Claim, LedgerEntry, NewLedgerEntry, NewStep, OperationProgress, Result, Step, StepChange, StepEnd, Store,
+};
 
 impl Store {
     /// Saves the steps of an operation as pending, all or none. Steps that stand already (same ordinal) stay as they
@@ -73,15 +75,32 @@ impl Store {
         self.pending((operation,))
     }
 
-    /// Writes entries of the operation's ledger, new ones or new states of known ones (same tag).
+    /// Writes into the operation's ledger what is about to be made, and returns the entry's number. The same
+    /// resource, kind and reference a second time is the same entry, intended again if it had been removed.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`](crate::Error::LeaseLost); [`Error::Invalid`](crate::Error::Invalid) for an entry of another operation.
-    pub async fn record_ledger(&self, claim: &Claim, entries: &[LedgerEntry], now: Instant) -> Result<()> {
-        self.pending((claim, entries, now))
+    /// [`Error::LeaseLost`](crate::Error::LeaseLost).
+    pub async fn ledger_intend(&self, claim: &Claim, entry: &NewLedgerEntry, now: Instant) -> Result<i64> {
+        self.pending((claim, entry, now))
     }
 
-    /// Returns the ledger of an operation in the order of its first writing.
+    /// Notes that an entry's thing was made, and by what it is found from now on.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`](crate::Error::LeaseLost); [`Error::NotFound`](crate::Error::NotFound) of the entry.
+    pub async fn ledger_created(&self, claim: &Claim, id: i64, reference: &str, now: Instant) -> Result<()> {
+        self.pending((claim, id, reference, now))
+    }
+
+    /// Notes that an entry's thing is gone.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`](crate::Error::LeaseLost); [`Error::NotFound`](crate::Error::NotFound) of the entry.
+    pub async fn ledger_removed(&self, claim: &Claim, id: i64, now: Instant) -> Result<()> {
+        self.pending((claim, id, now))
+    }
+
+    /// Returns the ledger of an operation, over all attempts, oldest first.
     ///
     /// # Errors
     /// [`Error::Database`](crate::Error::Database).
