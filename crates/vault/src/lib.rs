@@ -7,6 +7,7 @@
 //! Deliberately absent: any clock, and any lock in the bank.
 
 mod account;
+mod compose;
 mod error;
 mod keys;
 mod maintain;
@@ -18,6 +19,7 @@ mod target;
 mod write;
 
 pub use account::{Account, AccountOptions};
+pub use compose::{ComposeOptions, Composer, Grain, Produce, Segment};
 pub use error::{DamagedRange, Error, ErrorKind, Result};
 pub use keys::{MasterKey, SessionId};
 pub use maintain::{
