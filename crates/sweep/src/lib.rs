@@ -1,1 +1,34 @@
 //! Sessions, commit keys, fences and garbage collection of a bank account, without clocks or locks.
+
+mod commits;
+mod doomed;
+mod error;
+mod fold;
+mod gone;
+mod index;
+mod mark;
+mod name;
+mod place;
+mod reader;
+mod record;
+mod set;
+mod sweeper;
+mod writer;
+
+pub use commits::{
+    FenceOutcome, LivingCommits, delete, fence, find_commit, is_deleted, living_commits, read_commit,
+    take_over,
+};
+pub use doomed::Doomed;
+pub use error::{BoxError, Error, Result};
+pub use fold::{FoldReport, fold};
+pub use gone::Gone;
+pub use index::{IndexObject, IndexOwner, list_index, publish_merged, remove_index};
+pub use mark::{Choice, Needed, Rank, Reachability};
+pub use name::{InvalidName, ObjectHash, PackName, SessionId, SweepEpoch};
+pub use place::{Area, Place};
+pub use reader::ReaderSession;
+pub use record::{End, FORMAT, Kind, Marker, SessionRecord, Standing};
+pub use set::PackSet;
+pub use sweeper::{Endless, NoPatience, Patience, Progress, SweepOptions, SweepReport, Sweeper};
+pub use writer::{CommitOutcome, News, StoreAgain, WriterSession};
