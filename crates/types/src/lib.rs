@@ -6,6 +6,7 @@
 
 mod id;
 mod instant;
+mod metadata;
 mod parameters;
 mod progress;
 mod request;
@@ -17,6 +18,7 @@ pub use id::{
     RestoreId, ScheduledOperationId, TriggerId, UserId, VerificationId,
 };
 pub use instant::Instant;
+pub use metadata::{CheckpointMetadata, MetadataError, PlanRecord, PluginRecord, ProviderRecord};
 pub use parameters::{Parameters, ParametersError};
 pub use progress::Progress;
 pub use request::{CopySource, OperationRequest, Thoroughness};
