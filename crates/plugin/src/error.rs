@@ -139,3 +139,53 @@ impl Error {
         Self::new(ErrorKind::Cancelled, "cancelled")
     }
 }
+
+impl From<karbor_vault::Error> for Error {
+    /// Translates what the data engine says: kind for kind, with the cause in the text where a tenant can act on it.
+    fn from(err: karbor_vault::Error) -> Self {
+        use karbor_vault::Error as Vault;
+        let kind = match &err {
+            Vault::SourceIo { what, source } => {
+                return io_again(&format!("reading {what}"), source).with_source(err);
+            }
+            Vault::TargetIo { what, source } => {
+                return io_again(&format!("writing {what}"), source).with_source(err);
+            }
+            Vault::BankFull { .. } => {
+                let text = "the bank is full: free some space in it, or delete checkpoints and sweep";
+                return Self::new(ErrorKind::NoSpace, text).with_source(err);
+            }
+            _ => vault_kind(err.kind()),
+        };
+        Self::new(kind, err.to_string()).with_source(err)
+    }
+}
+
+/// Makes our error of an operating system's error that somebody else holds.
+fn io_again(doing: &str, source: &std::io::Error) -> Error {
+    let copy = match source.raw_os_error() {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None => std::io::Error::new(source.kind(), source.to_string()),
+    };
+    Error::io(doing, copy)
+}
+
+fn vault_kind(kind: karbor_vault::ErrorKind) -> ErrorKind {
+    use karbor_bank::ErrorKind as Bank;
+    use karbor_vault::ErrorKind as Vault;
+    match kind {
+        Vault::NotFound => ErrorKind::NotFound,
+        Vault::AlreadyExists => ErrorKind::Conflict,
+        // The work is done by another attempt, or is no longer ours.
+        Vault::AlreadyCommitted | Vault::Fenced => ErrorKind::Fenced,
+        Vault::WrongKey | Vault::Bank(Bank::Denied | Bank::Unauthenticated) => ErrorKind::Denied,
+        Vault::Damaged | Vault::Bank(Bank::NotFound) => ErrorKind::Damaged,
+        Vault::SourceChanged => ErrorKind::Changed,
+        Vault::BankFull | Vault::Bank(Bank::Full) => ErrorKind::NoSpace,
+        Vault::Bank(Bank::Unavailable) => ErrorKind::Unavailable,
+        Vault::Cancelled => ErrorKind::Cancelled,
+        Vault::UnknownFormat | Vault::Unsupported => ErrorKind::Unsupported,
+        Vault::Invalid => ErrorKind::Invalid,
+        _ => ErrorKind::Other,
+    }
+}

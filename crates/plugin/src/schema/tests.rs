@@ -32,8 +32,8 @@ fn texts_become_what_is_wanted_and_defaults_are_filled_in() {
     let cases = [
         (json!({"name": "ab"}), json!({"name": "ab", "mode": "fast", "force": false})),
         (
-            json!({"name": "5", "force": "True", "count": "5", "ratio": "0.5", "free": "7"}),
-            json!({"name": "5", "mode": "fast", "force": true, "count": 5, "ratio": 0.5, "free": "7"}),
+            json!({"name": "55", "force": "True", "count": "5", "ratio": "0.5", "free": "7"}),
+            json!({"name": "55", "mode": "fast", "force": true, "count": 5, "ratio": 0.5, "free": "7"}),
         ),
         (
             json!({"name": "ab", "force": true, "only": "[\"x\"]", "ratio": "3"}),
