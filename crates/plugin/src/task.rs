@@ -38,6 +38,9 @@ pub struct Task {
     pub restored: IdMap,
     /// The checkpoint's data, as the operation may use it.
     pub vault: TaskVault,
+    /// Protect: the previous checkpoint of the same resource, if there is one. What looks unchanged since then need
+    /// not be read again.
+    pub base: Option<Arc<CheckpointReader>>,
     /// Where everything made outside the bank is told first.
     pub ledger: Arc<dyn Ledger>,
     /// Where progress is told.
