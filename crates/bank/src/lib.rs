@@ -5,7 +5,9 @@
 //! driver can be led out of its place.
 
 mod attach;
+pub mod conformance;
 mod error;
+mod fs;
 mod key;
 mod memory;
 pub mod wrap;
@@ -18,6 +20,7 @@ use bytes::Bytes;
 
 pub use attach::{DESCRIPTOR_KEY, Descriptor, SCRATCH_PREFIX, attach, attach_as, read_descriptor};
 pub use error::{Error, ErrorKind, Result};
+pub use fs::{FileSystemBank, SWAP_MAX_BYTES};
 pub use key::{InvalidKey, Key};
 pub use memory::MemoryBank;
 

@@ -1,0 +1,3 @@
+//! Drivers and wrappers against the conformance suite, against models, and killed.
+
+mod conformance;
