@@ -1,3 +1,56 @@
-//! The one binary of Karbor.
+//! The one binary of Karbor: the service, the bank's tools, the database's tools, and the client.
 
-fn main() {}
+mod client;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Protects whole applications: what belongs together is stored together, and comes back together.
+#[derive(Debug, Parser)]
+#[command(name = "karbor", version, propagate_version = true, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    connection: client::Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Client(client::Command),
+    /// Write the completion script of a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Client(command) => client::run(&arguments.connection, command).await,
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "karbor", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            report(&err);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes an error with all its causes, the first line being what was to be done.
+#[expect(clippy::print_stderr, reason = "this is where the program speaks to people")]
+fn report(err: &anyhow::Error) {
+    eprintln!("error: {err}");
+    for cause in err.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
+}

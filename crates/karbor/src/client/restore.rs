@@ -1,0 +1,97 @@
+//! `karbor restore …`
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::client::output::bytes;
+use crate::client::{Client, Output, checkpoint, follow, plan};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the restores
+    List {
+        /// Only in this state: in_progress, success or fail
+        #[arg(long)]
+        status: Option<String>,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Show one restore
+    Show {
+        /// Id
+        restore: String,
+    },
+    /// Bring a checkpoint back
+    Create {
+        /// Checkpoint, by id
+        checkpoint: String,
+        /// Parameter as TYPE.member=value or TYPE#ID.member=value; can be given several times
+        #[arg(long = "parameter", short = 'p', value_name = "KEY=VALUE")]
+        parameters: Vec<String>,
+        /// Only show what would be done, and what would fail
+        #[arg(long)]
+        dry_run: bool,
+        /// Follow it until it has ended, and fail if it does
+        #[arg(long)]
+        wait: bool,
+    },
+}
+
+const COLUMNS: [(&str, &str); 4] =
+    [("ID", "id"), ("Status", "status"), ("Checkpoint", "checkpoint_id"), ("Resources", "resources_status")];
+
+pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> Result<()> {
+    match command {
+        Command::List { status, limit } => {
+            let query: Vec<(&str, String)> = status.into_iter().map(|status| ("status", status)).collect();
+            output.list(&client.list("/restores", "restores", &query, limit).await?, &COLUMNS)
+        }
+        Command::Show { restore } => {
+            output.object(&client.get(&format!("/restores/{restore}"), &[]).await?["restore"].take())
+        }
+        Command::Create { checkpoint, parameters, dry_run, wait } => {
+            let (provider, found) = checkpoint::find(client, &checkpoint).await?;
+            let mut body = json!({"restore": {
+                "provider_id": provider, "checkpoint_id": found["id"],
+                "parameters": plan::parse_parameters(&parameters)?}});
+            if dry_run {
+                body["restore"]["dry_run"] = Value::Bool(true);
+            }
+            let made = client.post("/restores", &body).await?["restore"].take();
+            let id = made["id"].as_str().context("the service sent a restore without an id")?.to_owned();
+            if !wait && !dry_run {
+                output.say(&format!("Restoring; follow it with `karbor operation watch {id}`"))?;
+                return output.object(&made);
+            }
+            let operation = follow::to_the_end(client, output, &id).await?;
+            if dry_run {
+                let actions = operation["result"]["plan"].as_array().cloned().unwrap_or_default();
+                let columns = [
+                    ("Effect", "effect"),
+                    ("Subject", "subject"),
+                    ("Details", "details"),
+                    ("Problem", "problem"),
+                ];
+                output.list(&actions, &columns)?;
+                if operation["state"] != "succeeded" {
+                    bail!("{}", follow::failure("the restore would fail: it", &operation));
+                }
+                return match actions.iter().filter(|action| action["problem"].is_string()).count() {
+                    0 => output.say("Nothing was done; the restore is expected to succeed"),
+                    problems => bail!("nothing was done; {problems} of {} actions would fail", actions.len()),
+                };
+            }
+            let shown = client.get(&format!("/restores/{id}"), &[]).await?["restore"].take();
+            if shown["status"] != "success" {
+                bail!("{}", follow::failure(&format!("restore {id}"), &operation));
+            }
+            if output.is_json() {
+                return output.json(&json!({"restore": shown, "operation": operation}));
+            }
+            let restored = operation["progress"]["bytes_done"].as_u64().unwrap_or(0);
+            output.say(&format!("Restore {id} succeeded: {} restored and compared", bytes(restored)))
+        }
+    }
+}
