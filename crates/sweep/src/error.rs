@@ -108,6 +108,9 @@ pub enum Error {
         /// What was being done.
         doing: &'static str,
     },
+    /// The bank's listings lag behind its puts, so that no sweep could see who is at work.
+    #[error("this bank's listings may lag, so nothing in it is swept")]
+    NoListing,
     /// There are no more numbers for sweeps.
     #[error("sweep {epoch} is the last that can be numbered")]
     LastEpoch {

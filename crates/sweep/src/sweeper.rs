@@ -1,4 +1,9 @@
 //! Sweeping: what no commit reaches is condemned, waited for, and freed.
+//!
+//! Every step can be repeated, by several at once: what decides is put create-only, and whoever comes later takes
+//! what stands there. A sweeper that is stopped anywhere is gone on with by any other; one that wakes up late
+//! finds its epoch decided, and repeats what was done. Nothing here waits: a sweep that must wait for sessions says
+//! so and ends, and is begun again later.
 
 use std::num::NonZeroUsize;
 
@@ -6,7 +11,16 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Error, Place, Reachability, Result, SessionId, SessionRecord, SweepEpoch};
+use crate::doomed::{ListKind, put_list, read_list};
+use crate::io::{self, Listing, list_sessions};
+use crate::mark::{Survey, read_session};
+use crate::place::Area;
+use crate::record::{FORMAT, to_json};
+use crate::rule::{Rule, kept};
+use crate::{
+    Doomed, Error, Gone, Kind, Place, Reachability, Result, SessionId, SessionRecord, SweepEpoch, commits,
+    fold, free,
+};
 
 /// Decides whether a silent session may be fenced. A question of patience, never of safety: a fenced writer that
 /// was alive begins again.
@@ -41,24 +55,20 @@ impl Patience for NoPatience {
 /// How sweeping is done.
 #[derive(Debug, Clone)]
 pub struct SweepOptions {
-    /// How many objects are read or deleted at once.
+    /// How many objects are deleted at once.
     pub parallel: NonZeroUsize,
-    /// Free what is not needed although chunks that commits reach are missing.
+    /// Free what is not needed although chunks that living commits reach are missing.
     pub despite_missing_chunks: bool,
-    /// Fold when that many final lists are not folded.
-    pub fold_after: u32,
+    /// Fold when that many final lists of done sweeps are not folded.
+    pub fold_after: NonZeroUsize,
     /// Who sweeps, for people, in fences.
     pub by: String,
 }
 
 impl Default for SweepOptions {
     fn default() -> Self {
-        Self {
-            parallel: NonZeroUsize::new(16).expect("sixteen is not zero"),
-            despite_missing_chunks: false,
-            fold_after: 16,
-            by: String::new(),
-        }
+        let sixteen = NonZeroUsize::new(16).expect("sixteen is not zero");
+        Self { parallel: sixteen, despite_missing_chunks: false, fold_after: sixteen, by: String::new() }
     }
 }
 
@@ -88,15 +98,15 @@ pub struct SweepReport {
     pub fenced: Vec<SessionId>,
     /// Packs in the bank that were not gone when it was last looked.
     pub packs: u64,
-    /// Packs that are needed.
+    /// Packs that were needed when it was last looked.
     pub packs_needed: u64,
-    /// Packs that were condemned, as far as they could be counted.
+    /// Packs in the bank that are condemned, as far as this call has looked.
     pub packs_condemned: u64,
     /// Packs that were deleted.
     pub packs_freed: u64,
     /// Their bytes.
     pub bytes_freed: u64,
-    /// Small objects that were deleted.
+    /// Index objects, records and tombstones that were deleted.
     pub objects_freed: u64,
 }
 
@@ -135,7 +145,199 @@ impl<'a> Sweeper<'a> {
     /// # Errors
     /// What the bank and the reachability say. Sweep again.
     pub async fn sweep(&self, run: Uuid) -> Result<SweepReport> {
-        let _ = (run, &self.place, self.reachability, self.patience, &self.options);
-        Err(Error::Unsettled { doing: "sweeping" })
+        if !self.place.bank().capabilities().consistent_listing {
+            return Err(Error::NoListing);
+        }
+        let mut report = SweepReport::default();
+        let mut gone = Gone::read(&self.place).await?;
+        let newest = self.newest_epoch(&gone).await?;
+        let open = match newest {
+            Some(newest) if !self.is_done(&gone, newest).await? => Some(newest),
+            _ => None,
+        };
+        let epoch = open.map_or_else(|| next_epoch(newest), Ok)?;
+        let Some(condemned) = self.condemn(epoch, open.is_some(), &mut gone, &mut report).await? else {
+            return Ok(report);
+        };
+        report.epoch = Some(epoch);
+        if !self.resolve(epoch, &mut gone, &mut report).await? {
+            report.progress = Progress::Waiting;
+            return Ok(report);
+        }
+        if self.decide(epoch, &condemned, &mut gone, &mut report).await? {
+            free::free(&self.place, &gone, Some(epoch), self.options.parallel, &mut report).await?;
+            let done = to_json(&Done { format: FORMAT });
+            io::put_once(&self.place, &self.place.done_key(epoch), &done, "ending a sweep").await?;
+        }
+        report.progress = Progress::Done;
+        tracing::info!(
+            sweep.epoch = epoch.0,
+            packs = report.packs_freed,
+            bytes = report.bytes_freed,
+            "Sweep {epoch} is done"
+        );
+        let unfolded = fold::done_epochs(&self.place, gone.folded_through()).await?;
+        if unfolded.len() >= self.options.fold_after.get() {
+            report.objects_freed += fold::fold(&self.place, run).await?.objects_freed;
+        }
+        Ok(report)
     }
+
+    /// Step 1: finds the newest epoch that exists.
+    async fn newest_epoch(&self, gone: &Gone) -> Result<Option<SweepEpoch>> {
+        let folded = gone.folded_through();
+        let after = folded.map(|epoch| self.place.sweep_key(epoch));
+        let listed = Listing::of(&self.place, Area::Sweeps, "listing sweeps").after(after).all().await?;
+        let newest = listed.iter().filter_map(|meta| io::name_of(&self.place, Area::Sweeps, &meta.key)).max();
+        Ok(newest.max(folded))
+    }
+
+    async fn is_done(&self, gone: &Gone, epoch: SweepEpoch) -> Result<bool> {
+        if gone.folded_through() >= Some(epoch) || !kept(Rule::Sequential) {
+            return Ok(true);
+        }
+        io::exists(&self.place, &self.place.done_key(epoch), "looking whether a sweep is done").await
+    }
+
+    /// Step 2: returns the condemned list of the epoch, which is made if it does not stand. `None` when there is
+    /// nothing to condemn: then no epoch is begun.
+    async fn condemn(
+        &self,
+        epoch: SweepEpoch,
+        open: bool,
+        gone: &mut Gone,
+        report: &mut SweepReport,
+    ) -> Result<Option<Doomed>> {
+        if open && let Some(standing) = self.standing(ListKind::Condemned, epoch).await? {
+            return Ok(Some(standing));
+        }
+        let survey = match self.survey(gone, &Doomed::default(), report).await {
+            Ok(survey) => survey,
+            // Others may have gone on meanwhile, and freed what this survey wanted to look at.
+            Err(error) => return self.standing(ListKind::Condemned, epoch).await?.ok_or(error).map(Some),
+        };
+        let doomed = survey.condemn();
+        report.packs_condemned = survey.count(&doomed);
+        if doomed.is_empty() && !open {
+            if survey.untidy {
+                free::free(&self.place, gone, None, self.options.parallel, report).await?;
+            }
+            return Ok(None);
+        }
+        let exists = to_json(&Exists { format: FORMAT });
+        io::put_once(&self.place, &self.place.sweep_key(epoch), &exists, "beginning a sweep").await?;
+        match put_list(&self.place, ListKind::Condemned, epoch, doomed).await? {
+            Some(standing) => Ok(Some(standing)),
+            // It stood already and is folded by now: the epoch is done, and there is nothing left to do for it.
+            None => Ok(None),
+        }
+    }
+
+    /// Step 3: lists the sessions after the condemned list stands, and looks whether every writer among them is
+    /// resolved: has a commit key, or has acknowledged. Fences those that may be. Returns whether all are.
+    async fn resolve(&self, epoch: SweepEpoch, gone: &mut Gone, report: &mut SweepReport) -> Result<bool> {
+        let place = &self.place;
+        if !kept(Rule::Resolve) || self.is_decided(epoch).await? {
+            return Ok(true);
+        }
+        let sessions = list_sessions(place, Area::Sessions, "listing sessions").await?;
+        let mut resolved: std::collections::BTreeSet<SessionId> =
+            list_sessions(place, Area::Commits, "listing commits")
+                .await?
+                .into_iter()
+                .map(|(s, _)| s)
+                .collect();
+        let acks = format!("{}{epoch}/", place.area(Area::Acks));
+        for meta in Listing::with_prefix(place, acks, "listing acknowledgements").all().await? {
+            resolved.extend(meta.key.file_name().parse::<SessionId>());
+        }
+        gone.refresh(place).await?;
+        for (session, _) in sessions {
+            if resolved.contains(&session) || gone.end(&session).is_some() {
+                continue;
+            }
+            // Removed since it was listed: it was a reader's that has ended, or its session is gone.
+            let Some(record) = read_session(place, &session).await? else {
+                continue;
+            };
+            if self.patience.may_fence(&session, &record).await {
+                // Once the epoch is decided, acknowledgements are removed: whoever is late must not fence for it.
+                if self.is_decided(epoch).await? {
+                    return Ok(true);
+                }
+                commits::fence(place, &session, Some(record.kind), &self.options.by, "a sweep waited for it")
+                    .await?;
+                tracing::info!(session.id = %session, sweep.epoch = epoch.0, "Fenced {session} for sweep {epoch}");
+                report.fenced.push(session);
+            } else if record.kind == Kind::Writer {
+                report.waiting_for.push(session);
+            }
+        }
+        Ok(report.waiting_for.is_empty())
+    }
+
+    /// Step 4: marks again, and puts the final list. Returns whether it stands and can be read; if not, it was
+    /// folded, and the epoch is done.
+    async fn decide(
+        &self,
+        epoch: SweepEpoch,
+        condemned: &Doomed,
+        gone: &mut Gone,
+        report: &mut SweepReport,
+    ) -> Result<bool> {
+        if !self.is_decided(epoch).await? {
+            let doomed = if kept(Rule::MarkAgain) {
+                match self.survey(gone, condemned, report).await {
+                    Ok(survey) => survey.confirm(condemned),
+                    Err(_) if self.is_decided(epoch).await? => Doomed::default(),
+                    Err(error) => return Err(error),
+                }
+            } else {
+                condemned.clone()
+            };
+            if put_list(&self.place, ListKind::Final, epoch, doomed).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        gone.refresh(&self.place).await?;
+        Ok(true)
+    }
+
+    async fn is_decided(&self, epoch: SweepEpoch) -> Result<bool> {
+        io::exists(&self.place, &self.place.final_key(epoch), "looking for a final list").await
+    }
+
+    async fn standing(&self, kind: ListKind, epoch: SweepEpoch) -> Result<Option<Doomed>> {
+        read_list(&self.place, kind, epoch).await
+    }
+
+    async fn survey(&self, gone: &mut Gone, condemned: &Doomed, report: &mut SweepReport) -> Result<Survey> {
+        let (survey, missing) = Survey::make(&self.place, gone, condemned, self.reachability).await?;
+        report.packs = survey.present.len().try_into().unwrap_or(u64::MAX);
+        report.packs_needed = survey.needed.len().try_into().unwrap_or(u64::MAX);
+        report.packs_condemned = survey.count(condemned);
+        if missing > 0 && !self.options.despite_missing_chunks {
+            return Err(Error::MissingChunks { missing });
+        }
+        Ok(survey)
+    }
+}
+
+/// What says that a sweep exists.
+#[derive(Serialize)]
+struct Exists {
+    format: u32,
+}
+
+/// What says that a sweep is done.
+#[derive(Serialize)]
+struct Done {
+    format: u32,
+}
+
+fn next_epoch(newest: Option<SweepEpoch>) -> Result<SweepEpoch> {
+    let Some(newest) = newest else {
+        return Ok(SweepEpoch(1));
+    };
+    newest.0.checked_add(1).map(SweepEpoch).ok_or(Error::LastEpoch { epoch: newest })
 }
