@@ -15,6 +15,7 @@
 mod error;
 mod query;
 mod rows;
+mod sql;
 mod store;
 
 pub use error::{Error, Result};

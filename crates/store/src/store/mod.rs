@@ -1,6 +1,8 @@
 //! The store itself: opening it, and what all of its methods share.
 
 mod checkpoints;
+mod ledger;
+mod logs;
 mod operations;
 mod plans;
 mod quotas;
@@ -8,8 +10,17 @@ mod runs;
 mod schedule;
 mod services;
 mod steps;
+mod transaction;
 
-use crate::{Error, Result};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use sea_query::{Expr, ExprTrait, Query, SelectStatement};
+
+use crate::query::Column;
+use crate::sql::{Database, Row, Table, known_version, list_statement, marker_statement, not_found};
+use crate::{Error, ListQuery, Result};
 
 /// Which database is behind a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +51,14 @@ impl Default for StoreOptions {
 /// The database. Cheap to clone; all clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Store {
-    engine: Engine,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    database: Database,
+    /// Counts transactions that were tried again, to spread the next tries.
+    retries: AtomicU64,
 }
 
 impl Store {
@@ -50,21 +68,22 @@ impl Store {
     /// # Errors
     /// [`Error::Url`], [`Error::Database`].
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self> {
-        let _ = (url, options);
-        Err(Error::Url { reason: "not built yet".to_owned() })
+        let database = Database::open(url, options).await?;
+        Ok(Self { inner: Arc::new(Inner { database, retries: AtomicU64::new(0) }) })
     }
 
     /// Returns which database is behind the store.
-    pub const fn engine(&self) -> Engine {
-        self.engine
+    pub fn engine(&self) -> Engine {
+        self.inner.database.engine()
     }
 
     /// Brings the schema to this program's version. Several processes may do so at once.
     ///
     /// # Errors
-    /// [`Error::NewerSchema`] when a newer program has migrated it.
+    /// [`Error::NewerSchema`] when a newer program has migrated it; [`Error::ForeignSchema`] when it is the old
+    /// Karbor's.
     pub async fn migrate(&self) -> Result<()> {
-        self.pending(())
+        self.inner.database.migrate().await
     }
 
     /// Returns the version of the database's schema; 0 for an empty database.
@@ -72,7 +91,7 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn version(&self) -> Result<u32> {
-        self.pending(())
+        self.inner.database.version().await
     }
 
     /// Succeeds if the schema has exactly this program's version.
@@ -80,7 +99,12 @@ impl Store {
     /// # Errors
     /// [`Error::OlderSchema`], [`Error::NewerSchema`].
     pub async fn check_version(&self) -> Result<()> {
-        self.pending(())
+        let (found, known) = (self.version().await?, known_version());
+        match found.cmp(&known) {
+            std::cmp::Ordering::Less => Err(Error::OlderSchema { found, known }),
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => Err(Error::NewerSchema { found, known }),
+        }
     }
 
     /// Succeeds if the database answers.
@@ -88,13 +112,42 @@ impl Store {
     /// # Errors
     /// [`Error::Database`], [`Error::Busy`].
     pub async fn ping(&self) -> Result<()> {
-        self.pending(())
+        let select = Query::select().expr_as(Expr::val(1i64), "id").take();
+        self.rows("asking whether the database answers", &select).await.map(drop)
     }
 
     /// Closes all connections, after the calls under way.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        self.inner.database.close().await;
+    }
 
-    fn pending<A, T>(&self, _arguments: A) -> Result<T> {
-        Err(Error::Url { reason: "not built yet".to_owned() })
+    async fn rows(&self, doing: &'static str, select: &SelectStatement) -> Result<Vec<Row>> {
+        self.inner.database.rows(doing, select).await
+    }
+
+    /// Returns the row with that id.
+    async fn find<T: Table>(&self, doing: &'static str, id: &str) -> Result<T> {
+        let rows = self.rows(doing, T::select().and_where(Expr::col("id").eq(id))).await?;
+        rows.first().map(T::read).unwrap_or_else(|| Err(not_found::<T>(id)))
+    }
+
+    /// Lists the rows that a query asks for and for which `also` holds.
+    async fn list<T: Table, C: Column, I: fmt::Display>(
+        &self,
+        doing: &'static str,
+        query: &ListQuery<C, I>,
+        also: Option<Expr>,
+    ) -> Result<Vec<T>> {
+        let marker = match &query.marker {
+            None => None,
+            Some(marker) => {
+                let marker = marker.to_string();
+                let found = self.rows(doing, &marker_statement::<T, C, I>(query, &marker)).await?;
+                Some(found.into_iter().next().ok_or(Error::UnknownMarker { marker })?)
+            }
+        };
+        let mut select = list_statement::<T, C, I>(self.engine(), query, marker.as_ref())?;
+        select.and_where_option(also);
+        self.rows(doing, &select).await?.iter().map(T::read).collect()
     }
 }

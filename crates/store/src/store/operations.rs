@@ -1,118 +1,402 @@
 //! Operations: queued, claimed, renewed, ended.
+//!
+//! `claimable_at` is when somebody may claim an operation: its due time while it is queued, the end of its lease while
+//! it runs, never once it has ended. [`own`] is the fence: each write of a worker begins with it, and no claim can come
+//! between it and the commit, because both change the operation's row.
 
-use karbor_types::{Instant, OperationId, OperationLogId};
+use karbor_types::{Epoch, Instant, OperationId, OperationState};
+use sea_query::{Expr, ExprTrait, Func, Order, Query, UpdateStatement};
 
+use crate::sql::{Row, Table, Transaction, optional_json};
+use crate::store::checkpoints::change_checkpoint;
+use crate::store::logs::{Ended, insert_log, update_log};
+use crate::store::runs::change_run;
+use crate::store::transaction::transaction;
 use crate::{
-    Claim, ClaimOptions, Claimed, Finish, NewOperation, Operation, OperationLog, OperationLogQuery,
-    OperationQuery, Renewal, Result, Store, SubjectChange,
+    Claim, ClaimOptions, Claimed, Error, Finish, NewOperation, Operation, OperationQuery, Renewal, Restore,
+    Result, Store, SubjectChange, Verification,
 };
 
+/// How many candidates a claim looks at before it looks again.
+const CANDIDATES: u64 = 8;
+
+impl Table for Operation {
+    const TABLE: &'static str = "operations";
+    const WHAT: &'static str = "operation";
+    const COLUMNS: &'static [&'static str] = &[
+        "id",
+        "kind",
+        "project_id",
+        "user_id",
+        "plan_id",
+        "checkpoint_id",
+        "restore_id",
+        "verification_id",
+        "provider_id",
+        "state",
+        "epoch",
+        "owner",
+        "lease_until",
+        "attempt",
+        "priority",
+        "due_at",
+        "cancel_requested",
+        "request",
+        "result",
+        "reason",
+        "created_at",
+        "started_at",
+        "ended_at",
+    ];
+
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.parsed("id")?,
+            kind: row.parsed("kind")?,
+            project: row.parsed("project_id")?,
+            user: row.optional_parsed("user_id")?,
+            plan: row.optional_parsed("plan_id")?,
+            checkpoint: row.optional_parsed("checkpoint_id")?,
+            restore: row.optional_parsed("restore_id")?,
+            verification: row.optional_parsed("verification_id")?,
+            provider: row.optional_parsed("provider_id")?,
+            state: row.parsed("state")?,
+            epoch: Epoch(row.count("epoch")?),
+            owner: row.optional_text("owner")?,
+            lease_until: row.optional_instant("lease_until")?,
+            attempt: row.count("attempt")?,
+            priority: row.count("priority")?,
+            due_at: row.instant("due_at")?,
+            cancel_requested: row.truth("cancel_requested")?,
+            request: row.optional_json("request")?,
+            result: row.optional_json("result")?,
+            reason: row.optional_text("reason")?,
+            created_at: row.instant("created_at")?,
+            started_at: row.optional_instant("started_at")?,
+            ended_at: row.optional_instant("ended_at")?,
+        })
+    }
+}
+
 impl Store {
-    /// Queues an operation that is about no row of its own (a sweep).
+    /// Queues an operation that is about no row of its own (a sweep, a restore that is only tried).
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`](crate::Error::AlreadyExists).
+    /// [`Error::AlreadyExists`].
     pub async fn create_operation(&self, operation: &NewOperation, now: Instant) -> Result<Operation> {
-        self.pending((operation, now))
+        transaction!(self, "queueing an operation", |tx| {
+            insert_operation(tx, operation, OperationState::Queued.as_str(), now).await?;
+            tx.find(&operation.id.to_string()).await
+        })
     }
 
     /// Returns an operation.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound).
+    /// [`Error::NotFound`].
     pub async fn get_operation(&self, id: OperationId) -> Result<Operation> {
-        self.pending((id,))
+        self.find("looking up an operation", &id.to_string()).await
     }
 
     /// Lists operations.
     ///
     /// # Errors
-    /// [`Error::UnknownMarker`](crate::Error::UnknownMarker).
+    /// [`Error::UnknownMarker`].
     pub async fn list_operations(&self, query: &OperationQuery) -> Result<Vec<Operation>> {
-        self.pending((query,))
+        self.list("listing operations", query, None).await
     }
 
     /// Claims the operation that is most urgent among those that are due and that nobody holds: queued ones, and
     /// running ones whose lease ran out. `None` when there is none.
     ///
     /// # Errors
-    /// [`Error::Busy`](crate::Error::Busy), [`Error::Database`](crate::Error::Database).
+    /// [`Error::Busy`], [`Error::Database`].
     pub async fn claim(&self, options: &ClaimOptions, now: Instant) -> Result<Option<Claimed>> {
-        self.pending((options, now))
+        if options.kinds.is_empty() {
+            return Ok(None);
+        }
+        let mut select = Query::select();
+        select.columns(["id", "epoch"]).from(Operation::TABLE);
+        select.and_where(Expr::col("claimable_at").lte(now.as_micros()));
+        select.and_where(Expr::col("kind").is_in(options.kinds.iter().map(|kind| kind.as_str())));
+        if !options.skip_projects.is_empty() {
+            let skipped = options.skip_projects.iter().map(|project| project.as_str());
+            select.and_where(Expr::col("project_id").is_not_in(skipped));
+        }
+        select.order_by("priority", Order::Desc).order_by("due_at", Order::Asc).order_by("id", Order::Asc);
+        select.limit(CANDIDATES);
+        loop {
+            // Read outside of the transaction: looking for work must not hold back those who have some.
+            let candidates = self.rows("looking for an operation to claim", &select).await?;
+            if candidates.is_empty() {
+                return Ok(None);
+            }
+            for candidate in candidates {
+                let id: OperationId = candidate.parsed("id")?;
+                let epoch: u32 = candidate.count("epoch")?;
+                if let Some(claimed) = self.claim_one(id, epoch, options, now).await? {
+                    return Ok(Some(claimed));
+                }
+            }
+            // Others got all of them, so there was progress; what is left is looked at afresh.
+        }
+    }
+
+    async fn claim_one(
+        &self,
+        id: OperationId,
+        epoch: u32,
+        options: &ClaimOptions,
+        now: Instant,
+    ) -> Result<Option<Claimed>> {
+        let Some(next) = epoch.checked_add(1) else {
+            return Err(Error::Invalid {
+                what: "a claim",
+                reason: format!("operation {id} ran out of epochs"),
+            });
+        };
+        let until = now.plus_seconds(i64::from(options.lease_seconds)).as_micros();
+        let mut update = Query::update();
+        update
+            .table(Operation::TABLE)
+            .value("epoch", i64::from(next))
+            .value("revision", Expr::col("revision").add(1i64))
+            .value("state", OperationState::Running.as_str())
+            .value("owner", options.owner.as_str())
+            .value("lease_until", until)
+            .value("claimable_at", until)
+            .value("attempt", Expr::col("attempt").add(1i64))
+            .value("started_at", Func::coalesce([Expr::col("started_at"), Expr::val(now.as_micros())]))
+            .value("reason", Option::<String>::None)
+            .and_where(Expr::col("id").eq(id.to_string()))
+            .and_where(Expr::col("epoch").eq(i64::from(epoch)))
+            .and_where(Expr::col("claimable_at").lte(now.as_micros()));
+        transaction!(self, "claiming an operation", |tx| {
+            if tx.execute(&update).await? == 0 {
+                return Ok(None);
+            }
+            let operation: Operation = tx.find(&id.to_string()).await?;
+            let claim = Claim { operation: id, epoch: Epoch(next) };
+            Ok(Some(Claimed { claim, operation }))
+        })
     }
 
     /// Prolongs the lease to `now` + `lease_seconds`.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`](crate::Error::LeaseLost).
+    /// [`Error::LeaseLost`].
     pub async fn renew(&self, claim: &Claim, lease_seconds: u32, now: Instant) -> Result<Renewal> {
-        self.pending((claim, lease_seconds, now))
+        let lease_until = now.plus_seconds(i64::from(lease_seconds));
+        transaction!(self, "renewing a lease", |tx| {
+            let mut update = owned(claim);
+            update.value("lease_until", lease_until.as_micros());
+            update.value("claimable_at", lease_until.as_micros());
+            write_owned(tx, claim, &update).await?;
+            let operation: Operation = tx.find(&claim.operation.to_string()).await?;
+            Ok(Renewal { lease_until, cancel_requested: operation.cancel_requested })
+        })
     }
 
     /// Gives an operation back unfinished, to be claimed by anybody at once; the attempt is not counted. For a
     /// worker that is told to stop.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`](crate::Error::LeaseLost).
+    /// [`Error::LeaseLost`].
     pub async fn release(&self, claim: &Claim, now: Instant) -> Result<()> {
-        self.pending((claim, now))
+        transaction!(self, "releasing an operation", |tx| {
+            let mut update = owned(claim);
+            give_back(&mut update, now);
+            update.value("attempt", Expr::col("attempt").sub(1i64));
+            write_owned(tx, claim, &update).await
+        })
     }
 
     /// Gives an operation back unfinished, to be claimed from `due_at` on; the attempt counts. For what is expected to
     /// succeed later.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`](crate::Error::LeaseLost).
-    pub async fn postpone(&self, claim: &Claim, due_at: Instant, reason: &str, now: Instant) -> Result<()> {
-        self.pending((claim, due_at, reason, now))
+    /// [`Error::LeaseLost`].
+    pub async fn postpone(&self, claim: &Claim, due_at: Instant, reason: &str) -> Result<()> {
+        transaction!(self, "putting an operation off", |tx| {
+            let mut update = owned(claim);
+            give_back(&mut update, due_at);
+            update.value("due_at", due_at.as_micros()).value("reason", reason);
+            write_owned(tx, claim, &update).await
+        })
     }
 
     /// Asks for an operation's end. A queued one becomes due at once, so that a worker ends it.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound); [`Error::Conflict`](crate::Error::Conflict) when it has ended.
+    /// [`Error::NotFound`]; [`Error::Conflict`] when it has ended.
     pub async fn request_cancel(&self, id: OperationId, now: Instant) -> Result<()> {
-        self.pending((id, now))
+        let is_it = Expr::col("id").eq(id.to_string());
+        transaction!(self, "asking for an operation's end", |tx| {
+            let mut ask = Query::update();
+            ask.table(Operation::TABLE).value("cancel_requested", 1i64).and_where(is_it.clone());
+            ask.and_where(Expr::col("claimable_at").is_not_null());
+            if tx.execute(&ask).await? == 0 {
+                let operation: Operation = tx.find(&id.to_string()).await?;
+                let state = operation.state.to_string();
+                return Err(Error::Conflict { what: Operation::WHAT, id: id.to_string(), state });
+            }
+            let mut hurry = Query::update();
+            hurry.table(Operation::TABLE).value("claimable_at", now.as_micros()).and_where(is_it.clone());
+            hurry.and_where(Expr::col("state").eq(OperationState::Queued.as_str()));
+            hurry.and_where(Expr::col("claimable_at").gt(now.as_micros()));
+            tx.execute(&hurry).await.map(drop)
+        })
     }
 
     /// Returns whether somebody asked for the end of the operation that is claimed.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`](crate::Error::LeaseLost).
+    /// [`Error::LeaseLost`].
     pub async fn cancel_requested(&self, claim: &Claim) -> Result<bool> {
-        self.pending((claim,))
+        let mut select = Query::select();
+        select.columns(["id", "cancel_requested"]).from(Operation::TABLE).and_where(is_owned(claim));
+        let rows = self.rows("looking whether an operation shall end", &select).await?;
+        rows.first().ok_or(Error::LeaseLost { operation: claim.operation })?.truth("cancel_requested")
     }
 
     /// Changes the row that the operation is about, while it goes on. The operation log follows the state.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`](crate::Error::LeaseLost); [`Error::Conflict`](crate::Error::Conflict) when the row's state does not know the event.
+    /// [`Error::LeaseLost`]; [`Error::Conflict`] when the row's state does not know the event; [`Error::Invalid`]
+    /// when the operation is about no such row.
     pub async fn change_subject(&self, claim: &Claim, change: &SubjectChange, now: Instant) -> Result<()> {
-        self.pending((claim, change, now))
+        transaction!(self, "changing what an operation is about", |tx| {
+            own(tx, claim).await?;
+            let status = write_subject(tx, claim, change, now).await?;
+            update_log(tx, claim.operation, status, None, now).await
+        })
     }
 
     /// Ends an operation: its state, the row that it is about, the operation log and the project's usage, in one
     /// transaction. The claim is used up.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`](crate::Error::LeaseLost); [`Error::Conflict`](crate::Error::Conflict) when the row's state does not know the event.
+    /// [`Error::LeaseLost`]; [`Error::Conflict`] when the row's state does not know the event; [`Error::Invalid`]
+    /// when the operation is about no such row, or for a state that is not an end.
     pub async fn finish(&self, claim: &Claim, finish: &Finish, now: Instant) -> Result<()> {
-        self.pending((claim, finish, now))
+        if !finish.state.is_final() {
+            let reason = format!("{} is not an end", finish.state);
+            return Err(Error::Invalid { what: "the end of an operation", reason });
+        }
+        let result = optional_json("the result of an operation", &finish.result)?;
+        transaction!(self, "ending an operation", |tx| {
+            let mut update = owned(claim);
+            update
+                .value("state", finish.state.as_str())
+                .value("owner", Option::<String>::None)
+                .value("lease_until", Option::<i64>::None)
+                .value("claimable_at", Option::<i64>::None)
+                .value("result", result.clone())
+                .value("reason", finish.reason.clone())
+                .value("ended_at", now.as_micros());
+            write_owned(tx, claim, &update).await?;
+            let status = write_subject(tx, claim, &finish.subject, now).await?;
+            let ended = Ended { reason: finish.reason.as_deref(), extra_info: &finish.extra_info };
+            update_log(tx, claim.operation, status, Some(ended), now).await
+        })
     }
+}
 
-    /// Returns one record of the operation log.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound).
-    pub async fn get_operation_log(&self, id: OperationLogId) -> Result<OperationLog> {
-        self.pending((id,))
+/// Queues an operation, and records it in the operation log with the status of what it is about.
+pub(crate) async fn insert_operation(
+    tx: &mut Transaction,
+    operation: &NewOperation,
+    status: &'static str,
+    now: Instant,
+) -> Result<()> {
+    let id = operation.id.to_string();
+    let due_at = operation.due_at.as_micros();
+    let values = vec![
+        ("id", Expr::val(id.as_str())),
+        ("kind", Expr::val(operation.kind.as_str())),
+        ("project_id", Expr::val(operation.project.as_str())),
+        ("user_id", Expr::val(operation.user.as_ref().map(|user| user.as_str().to_owned()))),
+        ("plan_id", Expr::val(operation.plan.map(|id| id.to_string()))),
+        ("checkpoint_id", Expr::val(operation.checkpoint.map(|id| id.to_string()))),
+        ("restore_id", Expr::val(operation.restore.map(|id| id.to_string()))),
+        ("verification_id", Expr::val(operation.verification.map(|id| id.to_string()))),
+        ("provider_id", Expr::val(operation.provider.map(|id| id.to_string()))),
+        ("state", Expr::val(OperationState::Queued.as_str())),
+        ("epoch", Expr::val(0i64)),
+        ("revision", Expr::val(0i64)),
+        ("claimable_at", Expr::val(due_at)),
+        ("attempt", Expr::val(0i64)),
+        ("priority", Expr::val(i64::from(operation.priority))),
+        ("due_at", Expr::val(due_at)),
+        ("cancel_requested", Expr::val(0i64)),
+        ("request", Expr::val(optional_json("the request of an operation", &operation.request)?)),
+        ("created_at", Expr::val(now.as_micros())),
+    ];
+    tx.insert::<Operation>(&id, values).await?;
+    insert_log(tx, operation, status, now).await
+}
+
+/// Fences: succeeds only if the claim is the newest one and its operation has not ended, and holds it so until the end of
+/// the transaction.
+pub(crate) async fn own(tx: &mut Transaction, claim: &Claim) -> Result<()> {
+    write_owned(tx, claim, &owned(claim)).await
+}
+
+/// Begins an update of the operation's row that finds nothing when the claim is stale.
+fn owned(claim: &Claim) -> UpdateStatement {
+    Query::update()
+        .table(Operation::TABLE)
+        .value("revision", Expr::col("revision").add(1i64))
+        .and_where(is_owned(claim))
+        .take()
+}
+
+fn is_owned(claim: &Claim) -> Expr {
+    Expr::col("id")
+        .eq(claim.operation.to_string())
+        .and(Expr::col("epoch").eq(i64::from(claim.epoch.0)))
+        .and(Expr::col("state").eq(OperationState::Running.as_str()))
+}
+
+async fn write_owned(tx: &mut Transaction, claim: &Claim, update: &UpdateStatement) -> Result<()> {
+    match tx.execute(update).await? {
+        0 => Err(Error::LeaseLost { operation: claim.operation }),
+        _ => Ok(()),
     }
+}
 
-    /// Lists the operation log.
-    ///
-    /// # Errors
-    /// [`Error::UnknownMarker`](crate::Error::UnknownMarker).
-    pub async fn list_operation_logs(&self, query: &OperationLogQuery) -> Result<Vec<OperationLog>> {
-        self.pending((query,))
+fn give_back(update: &mut UpdateStatement, claimable_at: Instant) {
+    update
+        .value("state", OperationState::Queued.as_str())
+        .value("owner", Option::<String>::None)
+        .value("lease_until", Option::<i64>::None)
+        .value("claimable_at", claimable_at.as_micros());
+}
+
+/// Changes the row that an operation is about, and returns the state that it has then.
+async fn write_subject(
+    tx: &mut Transaction,
+    claim: &Claim,
+    change: &SubjectChange,
+    now: Instant,
+) -> Result<Option<&'static str>> {
+    if *change == SubjectChange::None {
+        return Ok(None);
+    }
+    let operation: Operation = tx.find(&claim.operation.to_string()).await?;
+    match (change, operation) {
+        (SubjectChange::Checkpoint(change), Operation { checkpoint: Some(id), .. }) => {
+            Ok(Some(change_checkpoint(tx, id, change, now).await?.as_str()))
+        }
+        (SubjectChange::Run(change), Operation { restore: Some(id), .. }) => {
+            Ok(Some(change_run::<Restore>(tx, &id.to_string(), change, now).await?.as_str()))
+        }
+        (SubjectChange::Run(change), Operation { verification: Some(id), .. }) => {
+            Ok(Some(change_run::<Verification>(tx, &id.to_string(), change, now).await?.as_str()))
+        }
+        (_, operation) => {
+            let reason = format!("operation {} is about no such row", operation.id);
+            Err(Error::Invalid { what: "a change", reason })
+        }
     }
 }

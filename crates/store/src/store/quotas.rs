@@ -1,73 +1,288 @@
 //! Quotas, quota classes and usage.
+//!
+//! Usage is counted in the transaction that adds, moves or removes what is counted, by adding to the counters: so they
+//! never drift from the rows. The limit is checked by the same statement that adds.
 
-use karbor_types::{Instant, ProjectId};
+use karbor_types::{CheckpointState, Instant, ProjectId};
+use sea_query::{Expr, ExprTrait, Func, OnConflict, Query};
 
-use crate::{Limit, QuotaDefaults, QuotaResource, Quotas, Result, Store, Usage};
+use crate::sql::{Transaction, number};
+use crate::store::transaction::transaction;
+use crate::{Error, Limit, QuotaDefaults, QuotaResource, Quotas, Result, Store, Usage};
+
+const USAGES: &str = "quota_usages";
+
+/// Which rows of a table of limits: a project's or a class's.
+#[derive(Debug, Clone, Copy)]
+struct Limits<'a> {
+    table: &'static str,
+    column: &'static str,
+    owner: &'a str,
+}
+
+impl<'a> Limits<'a> {
+    fn of_project(project: &'a ProjectId) -> Self {
+        Self { table: "quotas", column: "project_id", owner: project.as_str() }
+    }
+
+    fn of_class(class: &'a str) -> Self {
+        Self { table: "quota_classes", column: "class_name", owner: class }
+    }
+
+    fn select(self) -> sea_query::SelectStatement {
+        let mut select = Query::select();
+        select.columns(["resource", "hard_limit"]).from(self.table);
+        select.and_where(Expr::col(self.column).eq(self.owner)).take()
+    }
+}
 
 impl Store {
     /// Returns the limits that hold for a project: its own, else the defaults.
     ///
     /// # Errors
-    /// [`Error::Database`](crate::Error::Database).
+    /// [`Error::Database`].
     pub async fn get_quotas(&self, project: &ProjectId, defaults: &QuotaDefaults) -> Result<Quotas> {
-        self.pending((project, defaults))
+        self.limits(Limits::of_project(project), defaults).await
     }
 
     /// Returns limits and usage of a project.
     ///
     /// # Errors
-    /// [`Error::Database`](crate::Error::Database).
+    /// [`Error::Database`].
     pub async fn get_usage(&self, project: &ProjectId, defaults: &QuotaDefaults) -> Result<Vec<Usage>> {
-        self.pending((project, defaults))
+        let quotas = self.get_quotas(project, defaults).await?;
+        let mut select = Query::select();
+        select.columns(["resource", "in_use", "reserved"]).from(USAGES);
+        select.and_where(Expr::col("project_id").eq(project.as_str()));
+        let rows = self.rows("looking up a project's usage", &select).await?;
+        let none = |&resource| Usage { resource, limit: quotas.limit(resource), in_use: 0, reserved: 0 };
+        let mut usages: Vec<Usage> = QuotaResource::ALL.iter().map(none).collect();
+        for row in rows {
+            let resource: QuotaResource = row.parsed("resource")?;
+            if let Some(usage) = usages.iter_mut().find(|usage| usage.resource == resource) {
+                usage.in_use = row.count("in_use")?;
+                usage.reserved = row.count("reserved")?;
+            }
+        }
+        Ok(usages)
     }
 
     /// Sets limits of a project; resources that are not named keep theirs.
     ///
     /// # Errors
-    /// [`Error::Database`](crate::Error::Database).
+    /// [`Error::Database`].
     pub async fn set_quotas(
         &self,
         project: &ProjectId,
         limits: &[(QuotaResource, Limit)],
         now: Instant,
     ) -> Result<()> {
-        self.pending((project, limits, now))
+        self.set_limits(Limits::of_project(project), limits, now).await
     }
 
     /// Removes a project's own limits, so that the defaults hold. What it uses stays counted.
     ///
     /// # Errors
-    /// [`Error::Database`](crate::Error::Database).
+    /// [`Error::Database`].
     pub async fn delete_quotas(&self, project: &ProjectId) -> Result<()> {
-        self.pending((project,))
+        let limits = Limits::of_project(project);
+        transaction!(self, "removing quotas", |tx| {
+            let mut delete = Query::delete();
+            delete.from_table(limits.table).and_where(Expr::col(limits.column).eq(limits.owner));
+            tx.execute(&delete).await.map(drop)
+        })
     }
 
     /// Returns the limits of a class; any class exists.
     ///
     /// # Errors
-    /// [`Error::Database`](crate::Error::Database).
+    /// [`Error::Database`].
     pub async fn get_quota_class(&self, class: &str, defaults: &QuotaDefaults) -> Result<Quotas> {
-        self.pending((class, defaults))
+        self.limits(Limits::of_class(class), defaults).await
     }
 
     /// Sets limits of a class; resources that are not named keep theirs.
     ///
     /// # Errors
-    /// [`Error::Database`](crate::Error::Database).
+    /// [`Error::Invalid`] for a name of more than 255 characters.
     pub async fn set_quota_class(
         &self,
         class: &str,
         limits: &[(QuotaResource, Limit)],
         now: Instant,
     ) -> Result<()> {
-        self.pending((class, limits, now))
+        if class.chars().count() > 255 {
+            let reason = "it has more than 255 characters".to_owned();
+            return Err(Error::Invalid { what: "the name of a quota class", reason });
+        }
+        self.set_limits(Limits::of_class(class), limits, now).await
     }
 
     /// Counts again what a project uses, and returns whether the counters were wrong.
     ///
     /// # Errors
-    /// [`Error::Database`](crate::Error::Database).
-    pub async fn recount_usage(&self, project: &ProjectId, now: Instant) -> Result<bool> {
-        self.pending((project, now))
+    /// [`Error::Database`].
+    pub async fn recount_usage(&self, project: &ProjectId) -> Result<bool> {
+        transaction!(self, "counting a project's usage", |tx| {
+            let mut wrong = false;
+            for &resource in QuotaResource::ALL {
+                // Touching the counters first holds back whoever would change them while we count.
+                count(tx, project, resource, 0, 0).await?;
+                let (in_use, reserved) = counted(tx, project, resource).await?;
+                let mut update = Query::update();
+                update.table(USAGES).value("in_use", in_use).value("reserved", reserved);
+                update.and_where(is_of(project, resource));
+                let differs = Expr::col("in_use").ne(in_use).or(Expr::col("reserved").ne(reserved));
+                update.and_where(differs);
+                wrong |= tx.execute(&update).await? > 0;
+            }
+            Ok(wrong)
+        })
+    }
+
+    async fn limits(&self, limits: Limits<'_>, defaults: &QuotaDefaults) -> Result<Quotas> {
+        let mut quotas = defaults.0;
+        for row in self.rows("looking up quotas", &limits.select()).await? {
+            quotas.set(row.parsed("resource")?, Limit::from_number(row.number("hard_limit")?));
+        }
+        Ok(quotas)
+    }
+
+    async fn set_limits(
+        &self,
+        limits: Limits<'_>,
+        values: &[(QuotaResource, Limit)],
+        now: Instant,
+    ) -> Result<()> {
+        transaction!(self, "setting quotas", |tx| {
+            for (resource, limit) in values {
+                let mut insert = Query::insert();
+                insert.into_table(limits.table);
+                insert.columns([limits.column, "resource", "hard_limit", "updated_at"]);
+                insert.values_panic([
+                    Expr::val(limits.owner),
+                    Expr::val(resource.as_str()),
+                    Expr::val(limit.as_number()),
+                    Expr::val(now.as_micros()),
+                ]);
+                let replace = OnConflict::columns([limits.column, "resource"])
+                    .update_columns(["hard_limit", "updated_at"])
+                    .to_owned();
+                tx.execute(insert.on_conflict(replace)).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Returns how a checkpoint in that state counts: (in use, reserved).
+pub(crate) const fn weight(state: CheckpointState) -> (i64, i64) {
+    use CheckpointState as S;
+    match state {
+        S::Protecting | S::WaitCopying | S::Copying => (0, 1),
+        S::Available | S::Error | S::Deleting | S::ErrorDeleting => (1, 0),
+        S::Deleted => (0, 0),
+    }
+}
+
+/// Charges a project for one more: in use for a plan, reserved for a checkpoint that is about to be made.
+pub(crate) async fn charge(
+    tx: &mut Transaction,
+    project: &ProjectId,
+    resource: QuotaResource,
+    defaults: &QuotaDefaults,
+) -> Result<()> {
+    let own =
+        Limits::of_project(project).select().and_where(Expr::col("resource").eq(resource.as_str())).take();
+    let limit = match tx.rows(&own).await?.first() {
+        Some(row) => Limit::from_number(row.number("hard_limit")?),
+        None => defaults.0.limit(resource),
+    };
+    let (in_use, reserved) = match resource {
+        QuotaResource::Plans => (1, 0),
+        QuotaResource::Checkpoints => (0, 1),
+    };
+    match limit {
+        Limit::Unlimited => count(tx, project, resource, in_use, reserved).await,
+        Limit::At(limit) => {
+            let most = number("a quota", limit)?;
+            if add(tx, project, resource, in_use, reserved, Some(most)).await? {
+                return Ok(());
+            }
+            Err(Error::OverQuota { resource, limit })
+        }
+    }
+}
+
+/// Adds to a project's counters, whatever the limit.
+pub(crate) async fn count(
+    tx: &mut Transaction,
+    project: &ProjectId,
+    resource: QuotaResource,
+    in_use: i64,
+    reserved: i64,
+) -> Result<()> {
+    add(tx, project, resource, in_use, reserved, None).await.map(drop)
+}
+
+/// Adds to a project's counters unless their sum would pass `most`; returns whether it did.
+async fn add(
+    tx: &mut Transaction,
+    project: &ProjectId,
+    resource: QuotaResource,
+    in_use: i64,
+    reserved: i64,
+    most: Option<i64>,
+) -> Result<bool> {
+    let mut update = Query::update();
+    update.table(USAGES);
+    update.value("in_use", Expr::col("in_use").add(in_use));
+    update.value("reserved", Expr::col("reserved").add(reserved));
+    update.and_where(is_of(project, resource));
+    if let Some(most) = most {
+        let sum = Expr::col("in_use").add(Expr::col("reserved")).add(in_use + reserved);
+        update.and_where(sum.lte(most));
+    }
+    if tx.execute(&update).await? > 0 {
+        return Ok(true);
+    }
+    let exists = Query::select().column("in_use").from(USAGES).and_where(is_of(project, resource)).take();
+    if !tx.rows(&exists).await?.is_empty() {
+        return Ok(false);
+    }
+    let mut insert = Query::insert();
+    insert.into_table(USAGES).columns(["project_id", "resource", "in_use", "reserved"]);
+    let none = || Expr::val(0i64);
+    insert.values_panic([Expr::val(project.as_str()), Expr::val(resource.as_str()), none(), none()]);
+    let keep = OnConflict::columns(["project_id", "resource"]).do_nothing_on(["project_id"]).to_owned();
+    tx.execute(insert.on_conflict(keep)).await?;
+    Ok(tx.execute(&update).await? > 0)
+}
+
+fn is_of(project: &ProjectId, resource: QuotaResource) -> Expr {
+    Expr::col("project_id").eq(project.as_str()).and(Expr::col("resource").eq(resource.as_str()))
+}
+
+/// Counts the rows of a project: (in use, reserved).
+async fn counted(tx: &mut Transaction, project: &ProjectId, resource: QuotaResource) -> Result<(i64, i64)> {
+    let mut select = Query::select();
+    select.expr_as(Func::count(Expr::col("id")), "many");
+    select.and_where(Expr::col("project_id").eq(project.as_str()));
+    match resource {
+        QuotaResource::Plans => {
+            select.from("plans").and_where(Expr::col("deleted_at").is_null());
+            let rows = tx.rows(&select).await?;
+            Ok((rows.first().map_or(Ok(0), |row| row.number("many"))?, 0))
+        }
+        QuotaResource::Checkpoints => {
+            select.from("checkpoints").column("state").group_by_col("state");
+            let mut sum = (0, 0);
+            for row in tx.rows(&select).await? {
+                let (in_use, reserved) = weight(row.parsed("state")?);
+                let many = row.number("many")?;
+                sum = (sum.0 + in_use * many, sum.1 + reserved * many);
+            }
+            Ok(sum)
+        }
     }
 }

@@ -1,89 +1,221 @@
 //! Triggers and scheduled operations.
 
 use karbor_types::{Instant, ScheduledOperationId, TriggerId};
+use sea_query::{Expr, ExprTrait, Query};
 
+use crate::sql::{Row, Table, Transaction, is_referred_to, json, not_found};
+use crate::store::transaction::transaction;
 use crate::{
-    Result, ScheduledOperation, ScheduledOperationQuery, Store, Trigger, TriggerQuery, TriggerUpdate,
+    Error, Result, ScheduledOperation, ScheduledOperationQuery, Store, Trigger, TriggerQuery, TriggerUpdate,
 };
+
+impl Table for Trigger {
+    const TABLE: &'static str = "triggers";
+    const WHAT: &'static str = "trigger";
+    const COLUMNS: &'static [&'static str] =
+        &["id", "name", "project_id", "kind", "properties", "next_at", "created_at", "updated_at"];
+
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.parsed("id")?,
+            name: row.text("name")?,
+            project: row.parsed("project_id")?,
+            kind: row.text("kind")?,
+            properties: row.json("properties")?,
+            next_at: row.optional_instant("next_at")?,
+            created_at: row.instant("created_at")?,
+            updated_at: row.optional_instant("updated_at")?,
+        })
+    }
+}
+
+impl Table for ScheduledOperation {
+    const TABLE: &'static str = "scheduled_operations";
+    const WHAT: &'static str = "scheduled operation";
+    const COLUMNS: &'static [&'static str] = &[
+        "id",
+        "name",
+        "description",
+        "operation_type",
+        "user_id",
+        "project_id",
+        "trigger_id",
+        "operation_definition",
+        "enabled",
+        "created_at",
+        "updated_at",
+    ];
+
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.parsed("id")?,
+            name: row.text("name")?,
+            description: row.optional_text("description")?,
+            operation_type: row.text("operation_type")?,
+            user: row.parsed("user_id")?,
+            project: row.parsed("project_id")?,
+            trigger: row.parsed("trigger_id")?,
+            definition: row.json("operation_definition")?,
+            enabled: row.truth("enabled")?,
+            created_at: row.instant("created_at")?,
+            updated_at: row.optional_instant("updated_at")?,
+        })
+    }
+}
 
 impl Store {
     /// Adds a trigger.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`](crate::Error::AlreadyExists).
+    /// [`Error::AlreadyExists`].
     pub async fn create_trigger(&self, trigger: &Trigger) -> Result<()> {
-        self.pending((trigger,))
+        let id = trigger.id.to_string();
+        let properties = json("the properties of a trigger", &trigger.properties)?;
+        transaction!(self, "adding a trigger", |tx| {
+            let values = vec![
+                ("id", Expr::val(id.as_str())),
+                ("name", Expr::val(trigger.name.as_str())),
+                ("project_id", Expr::val(trigger.project.as_str())),
+                ("kind", Expr::val(trigger.kind.as_str())),
+                ("properties", Expr::val(properties.as_str())),
+                ("next_at", Expr::val(trigger.next_at.map(Instant::as_micros))),
+                ("created_at", Expr::val(trigger.created_at.as_micros())),
+                ("updated_at", Expr::val(trigger.updated_at.map(Instant::as_micros))),
+            ];
+            tx.insert::<Trigger>(&id, values).await
+        })
     }
 
     /// Returns a trigger.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound).
+    /// [`Error::NotFound`].
     pub async fn get_trigger(&self, id: TriggerId) -> Result<Trigger> {
-        self.pending((id,))
+        self.find("looking up a trigger", &id.to_string()).await
     }
 
     /// Lists triggers.
     ///
     /// # Errors
-    /// [`Error::UnknownMarker`](crate::Error::UnknownMarker).
+    /// [`Error::UnknownMarker`].
     pub async fn list_triggers(&self, query: &TriggerQuery) -> Result<Vec<Trigger>> {
-        self.pending((query,))
+        self.list("listing triggers", query, None).await
     }
 
     /// Changes a trigger and returns it as it is then.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound).
+    /// [`Error::NotFound`].
     pub async fn update_trigger(
         &self,
         id: TriggerId,
         update: &TriggerUpdate,
         now: Instant,
     ) -> Result<Trigger> {
-        self.pending((id, update, now))
+        let id = id.to_string();
+        let properties =
+            update.properties.as_ref().map(|properties| json("the properties of a trigger", properties));
+        let properties = properties.transpose()?;
+        transaction!(self, "changing a trigger", |tx| {
+            let mut statement = Query::update();
+            statement.table(Trigger::TABLE).value("updated_at", now.as_micros());
+            if let Some(name) = &update.name {
+                statement.value("name", name.as_str());
+            }
+            if let Some(properties) = &properties {
+                statement.value("properties", properties.as_str());
+            }
+            if let Some(next_at) = update.next_at {
+                statement.value("next_at", next_at.map(Instant::as_micros));
+            }
+            statement.and_where(Expr::col("id").eq(id.as_str()));
+            tx.execute(&statement).await?;
+            tx.find(&id).await
+        })
     }
 
     /// Deletes a trigger that no scheduled operation refers to.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::InUse`](crate::Error::InUse).
+    /// [`Error::NotFound`], [`Error::InUse`].
     pub async fn delete_trigger(&self, id: TriggerId) -> Result<()> {
-        self.pending((id,))
+        let id = id.to_string();
+        transaction!(self, "deleting a trigger", |tx| {
+            delete::<Trigger>(tx, &id).await.map_err(|error| {
+                if is_referred_to(&error) {
+                    return Error::InUse { what: Trigger::WHAT, id: id.clone() };
+                }
+                error
+            })
+        })
     }
 
     /// Adds a scheduled operation.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`](crate::Error::AlreadyExists); [`Error::NotFound`](crate::Error::NotFound) of the trigger.
+    /// [`Error::AlreadyExists`]; [`Error::NotFound`] of the trigger.
     pub async fn create_scheduled_operation(&self, operation: &ScheduledOperation) -> Result<()> {
-        self.pending((operation,))
+        let id = operation.id.to_string();
+        let definition = json("the definition of a scheduled operation", &operation.definition)?;
+        transaction!(self, "adding a scheduled operation", |tx| {
+            let values = vec![
+                ("id", Expr::val(id.as_str())),
+                ("name", Expr::val(operation.name.as_str())),
+                ("description", Expr::val(operation.description.clone())),
+                ("operation_type", Expr::val(operation.operation_type.as_str())),
+                ("user_id", Expr::val(operation.user.as_str())),
+                ("project_id", Expr::val(operation.project.as_str())),
+                ("trigger_id", Expr::val(operation.trigger.to_string())),
+                ("operation_definition", Expr::val(definition.as_str())),
+                ("enabled", Expr::val(i64::from(operation.enabled))),
+                ("created_at", Expr::val(operation.created_at.as_micros())),
+                ("updated_at", Expr::val(operation.updated_at.map(Instant::as_micros))),
+            ];
+            tx.insert::<ScheduledOperation>(&id, values).await.map_err(|error| {
+                if is_referred_to(&error) {
+                    return not_found::<Trigger>(&operation.trigger.to_string());
+                }
+                error
+            })
+        })
     }
 
     /// Returns a scheduled operation.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound).
+    /// [`Error::NotFound`].
     pub async fn get_scheduled_operation(&self, id: ScheduledOperationId) -> Result<ScheduledOperation> {
-        self.pending((id,))
+        self.find("looking up a scheduled operation", &id.to_string()).await
     }
 
     /// Lists scheduled operations.
     ///
     /// # Errors
-    /// [`Error::UnknownMarker`](crate::Error::UnknownMarker).
+    /// [`Error::UnknownMarker`].
     pub async fn list_scheduled_operations(
         &self,
         query: &ScheduledOperationQuery,
     ) -> Result<Vec<ScheduledOperation>> {
-        self.pending((query,))
+        self.list("listing scheduled operations", query, None).await
     }
 
     /// Deletes a scheduled operation.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound).
+    /// [`Error::NotFound`].
     pub async fn delete_scheduled_operation(&self, id: ScheduledOperationId) -> Result<()> {
-        self.pending((id,))
+        let id = id.to_string();
+        transaction!(self, "deleting a scheduled operation", |tx| {
+            delete::<ScheduledOperation>(tx, &id).await
+        })
+    }
+}
+
+async fn delete<T: Table>(tx: &mut Transaction, id: &str) -> Result<()> {
+    let mut delete = Query::delete();
+    delete.from_table(T::TABLE).and_where(Expr::col("id").eq(id));
+    match tx.execute(&delete).await? {
+        0 => Err(not_found::<T>(id)),
+        _ => Ok(()),
     }
 }

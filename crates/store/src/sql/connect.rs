@@ -1,0 +1,128 @@
+//! Connecting: which engine a URL names, and how its sessions are set up.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use crate::sql::{Database, failed};
+use crate::{Error, Result, StoreOptions};
+
+const DOING: &str = "connecting to the database";
+
+impl Database {
+    /// Connects to the database that a URL names.
+    pub(crate) async fn open(url: &str, options: &StoreOptions) -> Result<Self> {
+        let Some((scheme, rest)) = url.split_once(':') else {
+            return Err(unusable("it has no scheme such as sqlite: or postgres:"));
+        };
+        match scheme {
+            "sqlite" => open_sqlite(rest, options).await,
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => open_postgres(url, options).await,
+            #[cfg(feature = "mysql")]
+            "mysql" | "mariadb" => open_mysql(rest, options).await,
+            #[cfg(not(feature = "postgres"))]
+            "postgres" | "postgresql" => Err(unusable("this program is built without PostgreSQL")),
+            #[cfg(not(feature = "mysql"))]
+            "mysql" | "mariadb" => Err(unusable("this program is built without MariaDB")),
+            _ => Err(unusable("its scheme is none of sqlite, postgres, mysql and mariadb")),
+        }
+    }
+}
+
+fn unusable(reason: &str) -> Error {
+    Error::Url { reason: reason.to_owned() }
+}
+
+async fn open_sqlite(path: &str, options: &StoreOptions) -> Result<Database> {
+    let busy = Duration::from_secs(u64::from(options.busy_seconds));
+    // A pool whose connections stay: a database in memory lives as long as its one connection.
+    let pool = |connections: u32| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .acquire_timeout(busy)
+    };
+    let connect = SqliteConnectOptions::new().foreign_keys(true).busy_timeout(busy);
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path == ":memory:" {
+        let both =
+            pool(1).connect_with(connect.in_memory(true)).await.map_err(|source| failed(DOING, source))?;
+        return Ok(Database::Sqlite { writer: both.clone(), readers: both });
+    }
+    if path.is_empty() {
+        return Err(unusable("it names no file"));
+    }
+    let connect = connect
+        .filename(Path::new(path))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A commit is on the disk when it returns, also in the write-ahead log.
+        .synchronous(SqliteSynchronous::Full);
+    let writer: SqlitePool =
+        pool(1).connect_with(connect.clone()).await.map_err(|source| failed(DOING, source))?;
+    let readers = pool(options.connections.max(1)).connect_with(connect.pragma("query_only", "ON")).await;
+    let readers = readers.map_err(|source| failed(DOING, source))?;
+    Ok(Database::Sqlite { writer, readers })
+}
+
+#[cfg(feature = "postgres")]
+async fn open_postgres(url: &str, options: &StoreOptions) -> Result<Database> {
+    use sqlx::Executor as _;
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+    let connect: PgConnectOptions = url.parse().map_err(url_error)?;
+    let set_up = format!(
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; SET lock_timeout = '{}s'",
+        options.busy_seconds
+    );
+    let pool = PgPoolOptions::new()
+        .max_connections(options.connections.max(1))
+        .acquire_timeout(Duration::from_secs(u64::from(options.busy_seconds)))
+        .after_connect(move |connection, _| {
+            let set_up = set_up.clone();
+            Box::pin(async move {
+                connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(set_up))).await?;
+                Ok(())
+            })
+        });
+    Ok(Database::Postgres(pool.connect_with(connect).await.map_err(|source| failed(DOING, source))?))
+}
+
+#[cfg(feature = "mysql")]
+async fn open_mysql(rest: &str, options: &StoreOptions) -> Result<Database> {
+    use sqlx::Executor as _;
+    use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+
+    let connect: MySqlConnectOptions = format!("mysql:{rest}").parse().map_err(url_error)?;
+    // Strict, so that what does not fit is refused and not cut.
+    let set_up = format!(
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+         SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), \
+         SESSION innodb_lock_wait_timeout = {}",
+        options.busy_seconds.max(1)
+    );
+    let pool = MySqlPoolOptions::new()
+        .max_connections(options.connections.max(1))
+        .acquire_timeout(Duration::from_secs(u64::from(options.busy_seconds)))
+        .after_connect(move |connection, _| {
+            let set_up = set_up.clone();
+            Box::pin(async move {
+                connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(set_up))).await?;
+                Ok(())
+            })
+        });
+    Ok(Database::Mysql(pool.connect_with(connect).await.map_err(|source| failed(DOING, source))?))
+}
+
+/// The parser's messages name what is wrong; the URL itself, with its password, they leave out.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[expect(clippy::needless_pass_by_value, reason = "it is used to map errors")]
+fn url_error(error: sqlx::Error) -> Error {
+    Error::Url { reason: error.to_string() }
+}

@@ -1,0 +1,161 @@
+//! Statements of lists: filters, a total order, and pages that begin behind a marker.
+
+use sea_query::{Condition, Expr, ExprTrait, Func, Order, Query, SelectStatement};
+
+use crate::query::{Column, ColumnType};
+use crate::sql::{Row, Table};
+use crate::{Direction, Engine, Filter, FilterValue, ListQuery, Result};
+
+/// A column of the order. Where there may be no value, the smallest one stands for it: the engines disagree on where
+/// missing values come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    name: &'static str,
+    column_type: ColumnType,
+    direction: Direction,
+}
+
+impl Key {
+    fn expr(self) -> Expr {
+        let column = Expr::col(self.name);
+        match self.column_type {
+            ColumnType::Text | ColumnType::Number => column,
+            ColumnType::NullableText => Func::coalesce([column, Expr::val("")]).into(),
+            ColumnType::NullableNumber => Func::coalesce([column, Expr::val(i64::MIN)]).into(),
+        }
+    }
+
+    /// Reads the value that the marker's row has.
+    fn value(self, row: &Row) -> Result<Expr> {
+        Ok(match self.column_type {
+            ColumnType::Text => Expr::val(row.text(self.name)?),
+            ColumnType::NullableText => Expr::val(row.optional_text(self.name)?.unwrap_or_default()),
+            ColumnType::Number => Expr::val(row.number(self.name)?),
+            ColumnType::NullableNumber => Expr::val(row.optional_number(self.name)?.unwrap_or(i64::MIN)),
+        })
+    }
+
+    fn is_behind(self, value: Expr) -> Expr {
+        match self.direction {
+            Direction::Ascending => self.expr().gt(value),
+            Direction::Descending => self.expr().lt(value),
+        }
+    }
+}
+
+/// Returns the keys of the order: those asked for, each once, and then creation and id, which make it total.
+fn keys<C: Column, I>(query: &ListQuery<C, I>) -> Vec<Key> {
+    let default = query.sort.first().map_or(Direction::Descending, |(_, direction)| *direction);
+    let asked = query.sort.iter().map(|(column, direction)| Key {
+        name: column.name(),
+        column_type: column.column_type(),
+        direction: *direction,
+    });
+    let ties = [("created_at", ColumnType::Number), ("id", ColumnType::Text)];
+    let ties = ties.map(|(name, column_type)| Key { name, column_type, direction: default });
+    let mut keys: Vec<Key> = Vec::new();
+    for key in asked.chain(ties) {
+        if !keys.iter().any(|known| known.name == key.name) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+/// Returns the statement that finds the marker's row, with the columns of the order, among all rows of the project.
+pub(crate) fn marker_statement<T: Table, C: Column, I>(query: &ListQuery<C, I>, id: &str) -> SelectStatement {
+    let mut statement = Query::select();
+    statement
+        .columns(keys(query).iter().map(|key| key.name))
+        .from(T::TABLE)
+        .and_where(Expr::col("id").eq(id));
+    if let Some(project) = &query.project {
+        statement.and_where(Expr::col("project_id").eq(project.as_str()));
+    }
+    statement
+}
+
+/// Returns the statement of one page; `marker` is the row that [`marker_statement`] found.
+pub(crate) fn list_statement<T: Table, C: Column, I>(
+    engine: Engine,
+    query: &ListQuery<C, I>,
+    marker: Option<&Row>,
+) -> Result<SelectStatement> {
+    let mut statement = T::select();
+    if let Some(project) = &query.project {
+        statement.and_where(Expr::col("project_id").eq(project.as_str()));
+    }
+    for filter in &query.filters {
+        statement.and_where(condition(engine, filter));
+    }
+    let keys = keys(query);
+    if let Some(marker) = marker {
+        statement.cond_where(behind(&keys, marker)?);
+    }
+    for key in &keys {
+        let order = match key.direction {
+            Direction::Ascending => Order::Asc,
+            Direction::Descending => Order::Desc,
+        };
+        statement.order_by_expr(key.expr(), order);
+    }
+    statement.limit(u64::from(query.limit));
+    if query.offset > 0 {
+        statement.offset(query.offset);
+    }
+    Ok(statement)
+}
+
+/// Behind the marker is what is behind it in the first key, or equal in the first and behind it in the second, ….
+fn behind(keys: &[Key], marker: &Row) -> Result<Condition> {
+    let mut any = Condition::any();
+    let mut equal = Condition::all();
+    for key in keys {
+        any = any.add(equal.clone().add(key.is_behind(key.value(marker)?)));
+        equal = equal.add(key.expr().eq(key.value(marker)?));
+    }
+    Ok(any)
+}
+
+fn condition<C: Column>(engine: Engine, filter: &Filter<C>) -> Expr {
+    let nothing = || Expr::val(1i64).eq(0i64);
+    match filter {
+        Filter::Equals(column, value) => {
+            fit(*column, value).map_or_else(nothing, |value| Expr::col(column.name()).eq(value))
+        }
+        Filter::OneOf(column, values) => {
+            let values: Vec<Expr> = values.iter().filter_map(|value| fit(*column, value)).collect();
+            if values.is_empty() { nothing() } else { Expr::col(column.name()).is_in(values) }
+        }
+        Filter::IsNull(column) => Expr::col(column.name()).is_null(),
+        Filter::Contains(column, text) if is_text(*column) => {
+            let function = match engine {
+                Engine::Sqlite | Engine::Mysql => "INSTR",
+                Engine::Postgres => "STRPOS",
+            };
+            let arguments = [Expr::col(column.name()), Expr::val(text.as_str())];
+            Expr::from(Func::cust(function).args(arguments)).gt(0i64)
+        }
+        Filter::Since(column, instant) if !is_text(*column) => {
+            Expr::col(column.name()).gte(instant.as_micros())
+        }
+        Filter::Before(column, instant) if !is_text(*column) => {
+            Expr::col(column.name()).lt(instant.as_micros())
+        }
+        Filter::Contains(..) | Filter::Since(..) | Filter::Before(..) => nothing(),
+    }
+}
+
+fn is_text<C: Column>(column: C) -> bool {
+    matches!(column.column_type(), ColumnType::Text | ColumnType::NullableText)
+}
+
+/// Returns the value as the column's type; `None` when the column cannot hold it.
+fn fit<C: Column>(column: C, value: &FilterValue) -> Option<Expr> {
+    match (is_text(column), value) {
+        (true, FilterValue::Text(text)) => Some(Expr::val(text.as_str())),
+        (true, FilterValue::Number(number)) => Some(Expr::val(number.to_string())),
+        (false, FilterValue::Number(number)) => Some(Expr::val(*number)),
+        (false, FilterValue::Text(text)) => text.parse::<i64>().ok().map(Expr::val),
+    }
+}

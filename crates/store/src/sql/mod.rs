@@ -1,0 +1,339 @@
+//! Databases behind one face: statements are built once with sea-query, rendered for the engine at hand and run by
+//! its own driver. The three-way dispatch is here and nowhere else.
+//!
+//! Only two types cross the border: 64-bit integers and texts. PostgreSQL compares types strictly, MariaDB has no
+//! booleans and SQLite has no dates; an `i64` and a text mean the same to all three.
+
+mod connect;
+mod list;
+mod migrate;
+mod row;
+
+use std::time::Duration;
+
+use sea_query::{
+    Expr, ExprTrait, Query, QueryStatementWriter, SelectStatement, SqliteQueryBuilder, Value, Values,
+};
+use sqlx::{AssertSqlSafe, Sqlite, SqlitePool};
+
+use crate::{Engine, Error, Result};
+
+pub(crate) use list::{list_statement, marker_statement};
+pub(crate) use migrate::known_version;
+pub(crate) use row::{Row, json, number, optional_json};
+
+/// Connections to one database.
+#[derive(Debug, Clone)]
+pub(crate) enum Database {
+    /// One connection that writes, and some that read; the same one connection for a database in memory.
+    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    #[cfg(feature = "postgres")]
+    Postgres(sqlx::PgPool),
+    #[cfg(feature = "mysql")]
+    Mysql(sqlx::MySqlPool),
+}
+
+/// A transaction. Dropped without [`Transaction::commit`], it leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    doing: &'static str,
+    inner: Begun,
+}
+
+#[derive(Debug)]
+enum Begun {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    #[cfg(feature = "postgres")]
+    Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
+    #[cfg(feature = "mysql")]
+    Mysql(sqlx::Transaction<'static, sqlx::MySql>),
+}
+
+/// A statement, ready for one engine.
+struct Rendered {
+    sql: String,
+    values: Values,
+}
+
+/// Runs a rendered statement on an executor of one engine: the one place where built text is declared safe. It
+/// is, because it holds names from this crate and placeholders, and all else is bound.
+macro_rules! run {
+    ($rendered:expr, $executor:expr, $call:ident) => {{
+        let rendered = $rendered;
+        let mut query = sqlx::query(AssertSqlSafe(rendered.sql));
+        for value in rendered.values {
+            query = match value {
+                Value::BigInt(number) => query.bind(number),
+                Value::String(text) => query.bind(text),
+                // `render` has let through nothing else.
+                _ => query,
+            };
+        }
+        query.$call($executor).await
+    }};
+}
+
+impl Database {
+    pub(crate) const fn engine(&self) -> Engine {
+        match self {
+            Self::Sqlite { .. } => Engine::Sqlite,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Engine::Postgres,
+            #[cfg(feature = "mysql")]
+            Self::Mysql(_) => Engine::Mysql,
+        }
+    }
+
+    /// Begins a transaction that writes; `doing` says for what, in errors. On SQLite it waits for its turn here,
+    /// and then never for a lock.
+    pub(crate) async fn begin(&self, doing: &'static str) -> Result<Transaction> {
+        let inner = match self {
+            Self::Sqlite { writer, .. } => writer.begin_with("BEGIN IMMEDIATE").await.map(Begun::Sqlite),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => pool.begin().await.map(Begun::Postgres),
+            #[cfg(feature = "mysql")]
+            Self::Mysql(pool) => pool.begin().await.map(Begun::Mysql),
+        };
+        Ok(Transaction { doing, inner: inner.map_err(|source| failed(doing, source))? })
+    }
+
+    /// Reads outside of any transaction.
+    pub(crate) async fn rows(
+        &self,
+        doing: &'static str,
+        statement: &(impl QueryStatementWriter + Sync),
+    ) -> Result<Vec<Row>> {
+        let rendered = render(self.engine(), statement)?;
+        let rows = match self {
+            Self::Sqlite { readers, .. } => run!(rendered, readers, fetch_all).map(Row::all),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => run!(rendered, pool, fetch_all).map(Row::all),
+            #[cfg(feature = "mysql")]
+            Self::Mysql(pool) => run!(rendered, pool, fetch_all).map(Row::all),
+        };
+        rows.map_err(|source| failed(doing, source))
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => pool.close().await,
+            #[cfg(feature = "mysql")]
+            Self::Mysql(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Transaction {
+    pub(crate) const fn engine(&self) -> Engine {
+        match self.inner {
+            Begun::Sqlite(_) => Engine::Sqlite,
+            #[cfg(feature = "postgres")]
+            Begun::Postgres(_) => Engine::Postgres,
+            #[cfg(feature = "mysql")]
+            Begun::Mysql(_) => Engine::Mysql,
+        }
+    }
+
+    /// Runs a statement and returns how many rows it found to change, changed or not.
+    pub(crate) async fn execute(&mut self, statement: &(impl QueryStatementWriter + Sync)) -> Result<u64> {
+        let rendered = render(self.engine(), statement)?;
+        let affected = match &mut self.inner {
+            Begun::Sqlite(tx) => run!(rendered, &mut **tx, execute).map(|done| done.rows_affected()),
+            #[cfg(feature = "postgres")]
+            Begun::Postgres(tx) => run!(rendered, &mut **tx, execute).map(|done| done.rows_affected()),
+            #[cfg(feature = "mysql")]
+            Begun::Mysql(tx) => run!(rendered, &mut **tx, execute).map(|done| done.rows_affected()),
+        };
+        affected.map_err(|source| failed(self.doing, source))
+    }
+
+    /// Reads within the transaction.
+    pub(crate) async fn rows(&mut self, statement: &(impl QueryStatementWriter + Sync)) -> Result<Vec<Row>> {
+        let rendered = render(self.engine(), statement)?;
+        let rows = match &mut self.inner {
+            Begun::Sqlite(tx) => run!(rendered, &mut **tx, fetch_all).map(Row::all),
+            #[cfg(feature = "postgres")]
+            Begun::Postgres(tx) => run!(rendered, &mut **tx, fetch_all).map(Row::all),
+            #[cfg(feature = "mysql")]
+            Begun::Mysql(tx) => run!(rendered, &mut **tx, fetch_all).map(Row::all),
+        };
+        rows.map_err(|source| failed(self.doing, source))
+    }
+
+    /// Returns the row with that id.
+    pub(crate) async fn find<T: Table>(&mut self, id: &str) -> Result<T> {
+        let rows = self.rows(T::select().and_where(Expr::col("id").eq(id))).await?;
+        rows.first().map(T::read).unwrap_or_else(|| Err(not_found::<T>(id)))
+    }
+
+    /// Adds a row.
+    pub(crate) async fn insert<T: Table>(
+        &mut self,
+        id: &str,
+        values: Vec<(&'static str, Expr)>,
+    ) -> Result<()> {
+        let (columns, values): (Vec<_>, Vec<_>) = values.into_iter().unzip();
+        let mut insert = Query::insert();
+        insert.into_table(T::TABLE).columns(columns).values_panic(values);
+        self.execute(&insert).await.map(drop).map_err(|error| {
+            if is_duplicate(&error) {
+                Error::AlreadyExists { what: T::WHAT, id: id.to_owned() }
+            } else {
+                error
+            }
+        })
+    }
+
+    pub(crate) async fn commit(self) -> Result<()> {
+        let done = match self.inner {
+            Begun::Sqlite(tx) => tx.commit().await,
+            #[cfg(feature = "postgres")]
+            Begun::Postgres(tx) => tx.commit().await,
+            #[cfg(feature = "mysql")]
+            Begun::Mysql(tx) => tx.commit().await,
+        };
+        done.map_err(|source| failed(self.doing, source))
+    }
+
+    /// Gives the transaction up at once; dropping it does so when its connection is used again.
+    pub(crate) async fn roll_back(self) {
+        let done = match self.inner {
+            Begun::Sqlite(tx) => tx.rollback().await,
+            #[cfg(feature = "postgres")]
+            Begun::Postgres(tx) => tx.rollback().await,
+            #[cfg(feature = "mysql")]
+            Begun::Mysql(tx) => tx.rollback().await,
+        };
+        if let Err(error) = done {
+            // A connection that cannot roll back is broken, and its server rolls back by itself.
+            tracing::debug!(error = &error as &dyn std::error::Error, "Rolling back failed");
+        }
+    }
+
+    /// Runs one statement of a migration, as it stands.
+    async fn script(&mut self, sql: String) -> sqlx::Result<()> {
+        let script = sqlx::raw_sql(AssertSqlSafe(sql));
+        match &mut self.inner {
+            Begun::Sqlite(tx) => script.execute(&mut **tx).await.map(drop),
+            #[cfg(feature = "postgres")]
+            Begun::Postgres(tx) => script.execute(&mut **tx).await.map(drop),
+            #[cfg(feature = "mysql")]
+            Begun::Mysql(tx) => script.execute(&mut **tx).await.map(drop),
+        }
+    }
+}
+
+/// A table, and what one of its rows is.
+pub(crate) trait Table: Sized {
+    /// Its name.
+    const TABLE: &'static str;
+    /// What one row is called in messages.
+    const WHAT: &'static str;
+    /// The columns that [`Table::read`] needs.
+    const COLUMNS: &'static [&'static str];
+
+    /// Reads a row.
+    fn read(row: &Row) -> Result<Self>;
+
+    /// Returns the statement that reads all columns of all rows.
+    fn select() -> SelectStatement {
+        Query::select().columns(Self::COLUMNS.iter().copied()).from(Self::TABLE).take()
+    }
+}
+
+/// Says that a table has no such row.
+pub(crate) fn not_found<T: Table>(id: &str) -> Error {
+    Error::NotFound { what: T::WHAT, id: id.to_owned() }
+}
+
+fn render(engine: Engine, statement: &impl QueryStatementWriter) -> Result<Rendered> {
+    let (sql, Values(mut values)) = match engine {
+        Engine::Sqlite => statement.build(SqliteQueryBuilder),
+        #[cfg(feature = "postgres")]
+        Engine::Postgres => statement.build(sea_query::PostgresQueryBuilder),
+        #[cfg(feature = "mysql")]
+        Engine::Mysql => statement.build(sea_query::MysqlQueryBuilder),
+        #[cfg(not(all(feature = "postgres", feature = "mysql")))]
+        _ => return Err(Error::Url { reason: "this program is built without that database".to_owned() }),
+    };
+    for value in &mut values {
+        match value {
+            Value::BigInt(_) | Value::String(None) => {}
+            Value::String(Some(text)) => {
+                // PostgreSQL refuses it; so that all engines hold the same, all refuse it.
+                if text.contains('\0') {
+                    return Err(Error::Invalid {
+                        what: "a text",
+                        reason: "it holds a NUL character".to_owned(),
+                    });
+                }
+            }
+            // `LIMIT` and `OFFSET`.
+            Value::BigUnsigned(Some(number)) => {
+                *value = Value::BigInt(Some(i64::try_from(*number).unwrap_or(i64::MAX)));
+            }
+            other => {
+                return Err(Error::Invalid {
+                    what: "a value",
+                    reason: format!("{other:?} is no i64 and no text"),
+                });
+            }
+        }
+    }
+    Ok(Rendered { sql, values: Values(values) })
+}
+
+/// Tells what a refusal of the database means for the caller.
+pub(crate) fn failed(doing: &'static str, source: sqlx::Error) -> Error {
+    if is_transient(&source) {
+        return Error::Busy { doing, source: Some(source) };
+    }
+    Error::Database { doing, source }
+}
+
+/// Returns whether the same transaction may succeed if it is tried again: it lost against another one, and was
+/// rolled back.
+fn is_transient(error: &sqlx::Error) -> bool {
+    let database = match error {
+        sqlx::Error::PoolTimedOut => return true,
+        sqlx::Error::Database(database) => database,
+        _ => return false,
+    };
+    #[cfg(feature = "mysql")]
+    if let Some(error) = database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        // Changed since it was read, not ready (Galera), lock wait time-out, deadlock (also Galera's conflicts).
+        return matches!(error.number(), 1020 | 1047 | 1205 | 1213);
+    }
+    let code = database.code().unwrap_or_default();
+    #[cfg(feature = "postgres")]
+    if database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+        // Serialization failure, deadlock, lock not available.
+        return matches!(code.as_ref(), "40001" | "40P01" | "55P03");
+    }
+    // SQLite's extended codes hold the primary one in the low byte: 5 is busy, 6 is locked.
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6))
+}
+
+/// Returns whether an insert was refused because such a row stands already.
+pub(crate) fn is_duplicate(error: &Error) -> bool {
+    let Error::Database { source: sqlx::Error::Database(database), .. } = error else { return false };
+    database.is_unique_violation()
+}
+
+/// Returns whether a foreign key stood against it.
+pub(crate) fn is_referred_to(error: &Error) -> bool {
+    let Error::Database { source: sqlx::Error::Database(database), .. } = error else { return false };
+    database.is_foreign_key_violation()
+}
+
+/// Returns how long to wait before attempt number `attempt` + 1, spread by `salt` so that losers do not meet again.
+pub(crate) fn pause(attempt: u32, salt: u64) -> Duration {
+    let step_micros = 1_000u64 << attempt.clamp(1, 7);
+    let spread = salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+    Duration::from_micros(step_micros + spread % step_micros)
+}

@@ -1,0 +1,125 @@
+//! The operation log that clients read: one record for each operation, whose status follows what it is about.
+
+use karbor_types::{Instant, OperationId, OperationLogId};
+use sea_query::{Expr, ExprTrait, Query};
+use serde_json::Value;
+
+use crate::sql::{Row, Table, Transaction, optional_json};
+use crate::{NewOperation, OperationLog, OperationLogQuery, Result, Store};
+
+impl Table for OperationLog {
+    const TABLE: &'static str = "operation_logs";
+    const WHAT: &'static str = "operation log";
+    const COLUMNS: &'static [&'static str] = &[
+        "id",
+        "project_id",
+        "operation_type",
+        "operation_id",
+        "checkpoint_id",
+        "plan_id",
+        "provider_id",
+        "restore_id",
+        "scheduled_operation_id",
+        "status",
+        "started_at",
+        "ended_at",
+        "error_info",
+        "extra_info",
+        "created_at",
+        "updated_at",
+    ];
+
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.parsed("id")?,
+            project: row.parsed("project_id")?,
+            kind: row.parsed("operation_type")?,
+            operation: row.optional_parsed("operation_id")?,
+            checkpoint: row.optional_parsed("checkpoint_id")?,
+            plan: row.optional_parsed("plan_id")?,
+            provider: row.optional_parsed("provider_id")?,
+            restore: row.optional_parsed("restore_id")?,
+            scheduled_operation: row.optional_parsed("scheduled_operation_id")?,
+            status: row.text("status")?,
+            started_at: row.instant("started_at")?,
+            ended_at: row.optional_instant("ended_at")?,
+            error_info: row.optional_text("error_info")?,
+            extra_info: row.optional_json("extra_info")?,
+            created_at: row.instant("created_at")?,
+            updated_at: row.optional_instant("updated_at")?,
+        })
+    }
+}
+
+impl Store {
+    /// Returns one record of the operation log.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound).
+    pub async fn get_operation_log(&self, id: OperationLogId) -> Result<OperationLog> {
+        self.find("looking up an operation log", &id.to_string()).await
+    }
+
+    /// Lists the operation log.
+    ///
+    /// # Errors
+    /// [`Error::UnknownMarker`](crate::Error::UnknownMarker).
+    pub async fn list_operation_logs(&self, query: &OperationLogQuery) -> Result<Vec<OperationLog>> {
+        self.list("listing operation logs", query, None).await
+    }
+}
+
+/// Records an operation that was queued, if it has a record.
+pub(crate) async fn insert_log(
+    tx: &mut Transaction,
+    operation: &NewOperation,
+    status: &'static str,
+    now: Instant,
+) -> Result<()> {
+    let Some(id) = operation.log else { return Ok(()) };
+    let id = id.to_string();
+    let values = vec![
+        ("id", Expr::val(id.as_str())),
+        ("project_id", Expr::val(operation.project.as_str())),
+        ("operation_type", Expr::val(operation.kind.as_str())),
+        ("operation_id", Expr::val(operation.id.to_string())),
+        ("checkpoint_id", Expr::val(operation.checkpoint.map(|id| id.to_string()))),
+        ("plan_id", Expr::val(operation.plan.map(|id| id.to_string()))),
+        ("provider_id", Expr::val(operation.provider.map(|id| id.to_string()))),
+        ("restore_id", Expr::val(operation.restore.map(|id| id.to_string()))),
+        ("scheduled_operation_id", Expr::val(operation.scheduled_operation.map(|id| id.to_string()))),
+        ("status", Expr::val(status)),
+        ("started_at", Expr::val(now.as_micros())),
+        ("created_at", Expr::val(now.as_micros())),
+    ];
+    tx.insert::<OperationLog>(&id, values).await
+}
+
+/// What the record says of an operation's end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended<'a> {
+    pub(crate) reason: Option<&'a str>,
+    pub(crate) extra_info: &'a Value,
+}
+
+/// Brings the record of an operation, if it has one, up to date.
+pub(crate) async fn update_log(
+    tx: &mut Transaction,
+    operation: OperationId,
+    status: Option<&'static str>,
+    ended: Option<Ended<'_>>,
+    now: Instant,
+) -> Result<()> {
+    let mut update = Query::update();
+    update.table(OperationLog::TABLE).value("updated_at", now.as_micros());
+    if let Some(status) = status {
+        update.value("status", status);
+    }
+    if let Some(ended) = ended {
+        update.value("ended_at", now.as_micros());
+        update.value("error_info", ended.reason.map(str::to_owned));
+        update.value("extra_info", optional_json("the extra info of an operation log", ended.extra_info)?);
+    }
+    update.and_where(Expr::col("operation_id").eq(operation.to_string()));
+    tx.execute(&update).await.map(drop)
+}
