@@ -1,1 +1,169 @@
-//! What can be asked for: authorisation, quota, one transaction each.
+//! What can be asked for: one function per action.
+//!
+//! Each action does the same in the same order: it asks the policy, with the right target; it checks what it
+//! was given against what is there; it writes all that it has to write in one transaction of the store, quota
+//! included; and it wakes the worker. What was refused has changed nothing, and what was answered is durable.
+//!
+//! Invariant 9: no action reads or changes an object before the policy has allowed it for the object's project.
+//! An object that the caller may not know about answers exactly as one that does not exist, but for
+//! checkpoints, where the API's first version tells the difference (403).
+//!
+//! Deliberately absent: HTTP. Whoever asks — the API, the dashboard, the scheduler — is a [`Caller`].
+
+mod authority;
+mod caller;
+mod checkpoints;
+mod copies;
+mod error;
+mod list;
+mod operation_logs;
+mod operations;
+mod plans;
+mod protectables;
+mod providers;
+mod quotas;
+mod restores;
+mod scheduled_operations;
+mod services;
+mod settings;
+mod triggers;
+mod verifications;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use karbor_plugin::{Context, Provider, Registry};
+use karbor_store::Store;
+use karbor_types::{CheckpointId, Instant, ProjectId};
+use uuid::Uuid;
+
+pub use authority::{Authority, AuthorityError, PolicyFiles};
+pub use caller::{Caller, Principal};
+pub use checkpoints::{CheckpointFilter, NewCheckpointRequest, Reset};
+pub use copies::{Copied, CopyRequest};
+pub use error::{Error, Kind, Result};
+pub use list::{ListRequest, Page};
+pub use operations::{OperationView, ResourceResult, StepView};
+pub use plans::{NewPlan, PlanChange};
+pub use protectables::{Instance, InstanceList, ProtectableType};
+pub use quotas::LimitChange;
+pub use restores::{DryRun, NewRestoreRequest, RestoreView};
+pub use scheduled_operations::NewScheduledOperation;
+pub use services::{ServiceChange, ServiceView};
+pub use settings::{Settings, TimeFormat};
+pub use triggers::{NewTrigger, TriggerChange};
+pub use verifications::NewVerificationRequest;
+
+/// Tells what stands in the banks, for the one decision that the database alone may not make.
+#[async_trait]
+pub trait Evidence: fmt::Debug + Send + Sync {
+    /// Returns whether the checkpoint's commit record stands in the provider's bank and is not deleted.
+    ///
+    /// # Errors
+    /// Whatever keeps the bank from answering; its text goes to the log only.
+    async fn is_committed(
+        &self,
+        project: &ProjectId,
+        provider: &Provider,
+        checkpoint: CheckpointId,
+    ) -> std::result::Result<bool, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// Gives out the time.
+pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
+
+/// Tells the workers of this process that there is something to do. A wake-up that is lost costs time only.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Gives out ids that nobody has.
+pub type Ids = Arc<dyn Fn() -> Uuid + Send + Sync>;
+
+/// What actions are made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// The database.
+    pub store: Store,
+    /// Protectables and providers.
+    pub registry: Arc<Registry>,
+    /// Who may do what.
+    pub authority: Arc<Authority>,
+    /// What stands in the banks.
+    pub evidence: Arc<dyn Evidence>,
+    /// Called after something was queued.
+    pub wake: Wake,
+    /// The time.
+    pub clock: Clock,
+    /// New ids.
+    pub ids: Ids,
+    /// Limits and defaults.
+    pub settings: Settings,
+}
+
+/// Everything that can be asked for. Cheap to clone.
+#[derive(Clone)]
+pub struct Actions {
+    parts: Arc<Parts>,
+}
+
+impl fmt::Debug for Actions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Actions").field("settings", &self.parts.settings).finish_non_exhaustive()
+    }
+}
+
+impl Actions {
+    /// Makes the actions.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Makes a caller of somebody who was identified: the policy says whether they are an administrator.
+    pub fn caller(&self, principal: Principal, request_id: impl Into<String>) -> Caller {
+        self.parts.authority.caller(principal, request_id.into(), self.now())
+    }
+
+    /// Succeeds if the database answers.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`].
+    pub async fn ping(&self) -> Result<()> {
+        self.store()
+            .ping()
+            .await
+            .map_err(|source| Error::Unavailable { what: "the database", source: Box::new(source) })
+    }
+
+    /// Returns the limits and defaults.
+    pub fn settings(&self) -> &Settings {
+        &self.parts.settings
+    }
+
+    fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.parts.registry
+    }
+
+    fn now(&self) -> Instant {
+        (self.parts.clock)()
+    }
+
+    fn new_id(&self) -> Uuid {
+        (self.parts.ids)()
+    }
+
+    fn wake(&self) {
+        (self.parts.wake)();
+    }
+
+    fn context(&self, caller: &Caller) -> Context {
+        Context {
+            project: caller.project.clone(),
+            user: Some(caller.user.clone()),
+            request_id: Some(caller.request_id.clone()),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Verifications: check that a checkpoint is whole.
+
+use karbor_policy::Attributes;
+use karbor_store::{Filter, NewOperation, NewVerification, Verification, VerificationColumn};
+use karbor_types::{
+    CheckpointId, OperationId, OperationKind, OperationRequest, Parameters, ProviderId, Thoroughness,
+    VerificationId,
+};
+use serde_json::{Value, json};
+
+use crate::checkpoints::request_of;
+use crate::list::{ListRules, Meaning, query};
+use crate::{Actions, Caller, ListRequest, Page, Result};
+
+/// A verification that somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewVerificationRequest {
+    /// The provider of the checkpoint.
+    pub provider: ProviderId,
+    /// The checkpoint.
+    pub checkpoint: CheckpointId,
+    /// Parameters by type or resource.
+    pub parameters: Parameters,
+    /// How much is read.
+    pub thoroughness: Thoroughness,
+}
+
+impl Actions {
+    /// Verifies a checkpoint: checks that it can be, makes the verification and queues the work.
+    ///
+    /// # Errors
+    /// As [`Actions::create_restore`].
+    pub async fn create_verification(
+        &self,
+        caller: &Caller,
+        request: NewVerificationRequest,
+    ) -> Result<Verification> {
+        self.allow(caller, "verification:create")?;
+        let provider = self.provider(request.provider)?;
+        let checkpoint = self.restorable(caller, request.provider, request.checkpoint).await?;
+        let kind = OperationKind::Verify;
+        let parameters = self.check_run_parameters(&provider, kind, &checkpoint, &request.parameters)?;
+        let id = VerificationId(self.new_id());
+        let verification = NewVerification {
+            id,
+            project: caller.project.clone(),
+            provider: request.provider,
+            checkpoint: request.checkpoint,
+            parameters: parameters.clone(),
+        };
+        let thoroughness = request.thoroughness;
+        let wish = OperationRequest { parameters, thoroughness, ..OperationRequest::default() };
+        let operation = NewOperation {
+            plan: Some(checkpoint.plan.id),
+            checkpoint: Some(checkpoint.id),
+            verification: Some(id),
+            provider: Some(request.provider),
+            request: request_of(caller, wish),
+            ..self.new_operation(OperationId(id.0), kind, caller, &caller.project)
+        };
+        let made = self.store().create_verification(&verification, &operation, self.now()).await?;
+        self.wake();
+        Ok(made)
+    }
+
+    /// Returns a verification.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound), also when the policy does not let the caller see it.
+    pub async fn get_verification(&self, caller: &Caller, id: VerificationId) -> Result<Verification> {
+        let found = self.store().get_verification(id).await?;
+        self.allow_seeing(caller, "verification:get", attributes(&found), "verification", &id)?;
+        Ok(found)
+    }
+
+    /// Lists verifications.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid), [`Error::UnknownMarker`](crate::Error::UnknownMarker).
+    pub async fn list_verifications(
+        &self,
+        caller: &Caller,
+        request: &ListRequest,
+        open_filters: &[&str],
+    ) -> Result<Page<Verification>> {
+        self.allow(caller, "verification:get_all")?;
+        let rules = ListRules {
+            open_filters,
+            column: VerificationColumn::from_name,
+            meaning: |name, value| match VerificationColumn::from_name(name) {
+                Some(column) => Meaning::Condition(Filter::Equals(column, value.into())),
+                None => Meaning::Impossible,
+            },
+        };
+        let Some(query) = query(caller, request, &rules)? else { return Ok(Page::empty()) };
+        Ok(Page::cut(self.store().list_verifications(&query).await?, request.limit))
+    }
+}
+
+/// What a policy sees of a verification.
+fn attributes(verification: &Verification) -> Attributes {
+    let value = json!({
+        "id": verification.id, "project_id": verification.project, "provider_id": verification.provider,
+        "checkpoint_id": verification.checkpoint, "status": verification.state,
+    });
+    match value {
+        Value::Object(members) => members,
+        _ => Attributes::new(),
+    }
+}
