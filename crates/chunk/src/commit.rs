@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::header::{self, HEADER_BYTES, KNOWN_FORMATS, ObjectKind};
+use crate::header::{self, HEADER_BYTES, ObjectKind};
 use crate::session::check_json;
 use crate::{AccountKey, Error, FORMAT, Result, Salt, SessionId, StreamRoot};
 
@@ -121,27 +121,27 @@ impl CommitRecord {
         let mut raw_bytes = [0; 8];
         raw_bytes.copy_from_slice(&head[HEADER_BYTES..]);
         let raw_bytes = u64::from_le_bytes(raw_bytes);
-        let limit = Self::MAX_RAW_BYTES;
-        let too_large = Error::TooLarge { part: PART, found: raw_bytes, limit };
-        if raw_bytes > limit {
-            return Err(too_large);
+        if raw_bytes > Self::MAX_RAW_BYTES {
+            return Err(Error::TooLarge { part: PART, found: raw_bytes, limit: Self::MAX_RAW_BYTES });
         }
         let mut packed = Vec::new();
         let object_key = key.object_key(ObjectKind::Commit, &salt);
         object_key.open(PART, SEALED_AT as u64, &aad(head, session), sealed, &mut packed)?;
-        let capacity = usize::try_from(raw_bytes).map_err(|_| too_large)?;
-        let json = zstd::bulk::decompress(&packed, capacity)
+        Self::open_payload(raw_bytes, &packed)
+    }
+
+    /// Reads what was sealed: `raw_bytes`, which the caller has checked, of compressed JSON.
+    pub(crate) fn open_payload(raw_bytes: u64, packed: &[u8]) -> Result<Self> {
+        let malformed = Error::Malformed { part: PART, what: "its length is not what it says" };
+        let Ok(capacity) = usize::try_from(raw_bytes) else { return Err(malformed) };
+        let json = zstd::bulk::decompress(packed, capacity)
             .map_err(|source| Error::Decompress { part: PART, source })?;
         if json.len() != capacity {
-            return Err(Error::Malformed { part: PART, what: "its length is not what it says" });
+            return Err(malformed);
         }
-        let record: Self =
-            serde_json::from_slice(&json).map_err(|source| Error::Json { part: PART, source })?;
-        if record.format != FORMAT {
-            let found = u32::from(record.format);
-            return Err(Error::UnknownFormat { part: PART, found, known: KNOWN_FORMATS });
-        }
-        Ok(record)
+        // The number is judged first: another format may not have these fields.
+        check_json(PART, &json, capacity)?;
+        serde_json::from_slice(&json).map_err(|source| Error::Json { part: PART, source })
     }
 }
 

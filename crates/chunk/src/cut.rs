@@ -3,15 +3,17 @@
 //! A cutter is shown the stream piece by piece and says where chunks end; it copies nothing and keeps nothing but
 //! its place. However the stream is split into pieces, the cuts are the same.
 
+use std::fmt;
+
+use fastcdc::v2020::{Normalization, get_gear_with_seed, select_masks};
+
 use crate::{Error, MAX_CHUNK_BYTES, Result};
 
-/// Returns whether every byte is zero.
+/// Returns whether every byte is zero. Written so that the compiler vectorizes it.
 pub fn is_zero(bytes: &[u8]) -> bool {
-    let blocks = bytes.chunks_exact(256);
-    let rest = blocks.remainder();
-    let mut blocks = blocks;
-    blocks.all(|block| block.iter().fold(0u8, |seen, byte| seen | byte) == 0)
-        && rest.iter().all(|byte| *byte == 0)
+    let (blocks, rest) = bytes.as_chunks::<256>();
+    let zero = |block: &[u8]| block.iter().fold(0, |seen, byte| seen | byte) == 0;
+    blocks.iter().all(|block| zero(block)) && zero(rest)
 }
 
 /// Finds where chunks end.
@@ -92,33 +94,99 @@ impl Default for ContentSizes {
     }
 }
 
-/// Cuts where the content says so (FastCDC, 2020): an insertion moves the cuts near it only.
-#[derive(Debug, Clone)]
+impl ContentSizes {
+    fn check(self) -> Result<()> {
+        let Self { min_bytes, average_bytes, max_bytes } = self;
+        let ordered = min_bytes <= average_bytes && average_bytes <= max_bytes;
+        let within = (64..=1 << 20).contains(&min_bytes)
+            && (256..=4 << 20).contains(&average_bytes)
+            && (1024..=MAX_CHUNK_BYTES).contains(&max_bytes);
+        let even = (min_bytes | average_bytes | max_bytes).is_multiple_of(2);
+        if ordered && within && even {
+            return Ok(());
+        }
+        Err(Error::Misuse { what: "the content-defined chunk sizes are odd, out of order or out of range" })
+    }
+}
+
+/// Cuts where the content says so: FastCDC of 2020, with its first level of normalization.
+///
+/// A chunk ends before the byte that makes the rolling hash of what follows the first `min_bytes` match a mask, a
+/// strict one below the average size and a lax one above it. So an insertion moves the cuts near it only.
+#[derive(Clone)]
 pub struct ContentCutter {
     sizes: ContentSizes,
+    gear: Box<[u64; 256]>,
+    strict: u64,
+    lax: u64,
+    /// How long the current chunk is so far.
+    filled: usize,
+    hash: u64,
 }
 
 impl ContentCutter {
-    /// Makes a cutter with a seed of its own; [`crate::AccountKey::content_cutter`] knows the account's.
+    /// Makes a cutter with a seed of its own; [`crate::AccountKey::cutter`] knows the account's.
     ///
     /// # Errors
     /// When the sizes are odd, out of order or out of range.
     pub fn new(sizes: ContentSizes, seed: u64) -> Result<Self> {
-        let _ = seed;
-        Ok(Self { sizes })
+        sizes.check()?;
+        let (strict, lax) = select_masks(sizes.average_bytes as usize, Normalization::Level1);
+        let (table, _) = get_gear_with_seed(seed);
+        let mut gear = Box::new([0; 256]);
+        gear.copy_from_slice(&table);
+        Ok(Self { sizes, gear, strict, lax, filled: 0, hash: 0 })
     }
 
     /// Returns the sizes it aims for.
     pub fn sizes(&self) -> ContentSizes {
         self.sizes
     }
+
+    /// Rolls over bytes until one completes a match of `mask`, and returns where that one is.
+    fn roll(&mut self, bytes: &[u8], mask: u64) -> Option<usize> {
+        let mut hash = self.hash;
+        for (place, byte) in bytes.iter().enumerate() {
+            hash = (hash << 1).wrapping_add(self.gear[usize::from(*byte)]);
+            if hash & mask == 0 {
+                return Some(place);
+            }
+        }
+        self.hash = hash;
+        self.filled += bytes.len();
+        None
+    }
 }
 
 impl Cut for ContentCutter {
     fn find(&mut self, bytes: &[u8]) -> Option<usize> {
-        let _ = bytes;
-        None
+        let [min, average, max] = [self.sizes.min_bytes, self.sizes.average_bytes, self.sizes.max_bytes];
+        let skipped = bytes.len().min((min as usize).saturating_sub(self.filled));
+        self.filled += skipped;
+        let mut done = skipped;
+        for (end, mask) in [(average, self.strict), (max, self.lax)] {
+            let length = (bytes.len() - done).min((end as usize).saturating_sub(self.filled));
+            if let Some(place) = self.roll(&bytes[done..done + length], mask) {
+                self.reset();
+                return Some(done + place);
+            }
+            done += length;
+        }
+        if self.filled < max as usize {
+            return None;
+        }
+        self.reset();
+        Some(done)
     }
 
-    fn reset(&mut self) {}
+    fn reset(&mut self) {
+        self.filled = 0;
+        self.hash = 0;
+    }
+}
+
+impl fmt::Debug for ContentCutter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContentCutter").field("sizes", &self.sizes).finish_non_exhaustive()
+    }
 }

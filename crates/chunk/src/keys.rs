@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::header::ObjectKind;
 use crate::seal::{self, ObjectKey};
-use crate::{ContentSizes, Error, Namer, Result};
+use crate::{ContentCutter, ContentSizes, Cut, Cutting, Error, FixedCutter, Namer, Result};
 
 /// Gives random bytes.
 ///
@@ -218,13 +218,22 @@ impl AccountKey {
         )
     }
 
-    /// Returns the settings of a content-defined cutter of this account: its cuts tell less to who sees only
-    /// the sizes of stored chunks, and streams of the account are cut alike.
-    pub fn content_cutter(&self, sizes: ContentSizes) -> Result<crate::ContentCutter> {
-        let seed = seal::derive(&self.0, &[], b"karbor format 1 cut seed");
-        let mut first = [0; 8];
-        first.copy_from_slice(&seed[..8]);
-        crate::ContentCutter::new(sizes, u64::from_le_bytes(first))
+    /// Returns a cutter for streams of this account. Content-defined cuts are seeded by the key, so that stored
+    /// sizes tell less about what was stored, and equal for all streams of the account.
+    ///
+    /// # Errors
+    /// When the sizes are out of range.
+    pub fn cutter(&self, cutting: &Cutting) -> Result<Box<dyn Cut + Send>> {
+        match *cutting {
+            Cutting::Fixed { chunk_bytes } => Ok(Box::new(FixedCutter::new(chunk_bytes)?)),
+            Cutting::Content { min_bytes, average_bytes, max_bytes } => {
+                let sizes = ContentSizes { min_bytes, average_bytes, max_bytes };
+                let derived = seal::derive(&self.0, &[], b"karbor format 1 cut seed");
+                let mut seed = [0; 8];
+                seed.copy_from_slice(&derived[..8]);
+                Ok(Box::new(ContentCutter::new(sizes, u64::from_le_bytes(seed))?))
+            }
+        }
     }
 
     pub(crate) fn from_secret(secret: Zeroizing<[u8; 32]>) -> Self {

@@ -15,6 +15,8 @@ mod codec;
 mod commit;
 mod cut;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod header;
 mod index;
 mod keys;
@@ -39,7 +41,7 @@ pub use manifest::{
     Node, NodeEntry, NodeRef, Piece, StreamRoot,
 };
 pub use name::{ChunkId, Namer, ObjectHash};
-pub use pack::{FinishedPack, PackBuilder, PackEntry, PackInfo, PackOpener, PackTail, TailStep};
+pub use pack::{FinishedPack, PackBuilder, PackEntry, PackInfo, PackOpener, PackOutline, PackTail, TailStep};
 pub use session::{SessionId, SessionKind, SessionRecord};
 pub use slot::KeySlot;
 

@@ -9,6 +9,9 @@ mod build;
 mod cursor;
 mod diff;
 mod node;
+#[cfg(test)]
+mod tests;
+mod walk;
 
 pub use build::{ManifestBuilder, NewNode};
 pub use cursor::{CursorStep, ManifestCursor, ManifestEntry, Piece};
