@@ -15,12 +15,32 @@
 //!
 //! Deliberately absent: SQL, decisions about who may do what, and knowledge of any resource type.
 
+mod attempt;
+mod backoff;
 mod banks;
+mod cleanup;
 mod config;
+mod crash;
+mod delete;
+mod drive;
 mod error;
+mod hook;
+mod lease;
+mod ledger;
+mod outcome;
+mod prepare;
+mod progress;
+mod protect;
+mod record;
+mod restore;
 mod service;
+mod stop;
+mod sweep;
+mod verify;
 
 pub use banks::Banks;
 pub use config::WorkerConfig;
+#[cfg(any(test, feature = "failpoints"))]
+pub use crash::{CRASH_POINTS, CrashPoints, UnknownCrashPoint};
 pub use error::{Error, Result};
 pub use service::{Clock, Dependencies, Worker, WorkerHandle};

@@ -1,0 +1,204 @@
+//! Restore: children before parents, each new identity announced to all that come after it.
+//!
+//! A resource that fails takes along only what depends on it. What was restored stays, and stands in the ledger.
+//! A dry run asks every hook what it would do, changes nothing anywhere, and is not stored until it is over.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use karbor_flow::{End as StepResult, Flow, Room, Schedule};
+use karbor_plugin::{ErrorKind, PlannedAction, Provider};
+use karbor_store::{Checkpoint, SubjectChange};
+use karbor_types::{CheckpointMetadata, CheckpointState, Parameters, RunEvent};
+use karbor_vault::CheckpointReader;
+use serde_json::{Value, json};
+use tracing::warn;
+
+use crate::attempt::{Attempt, End};
+use crate::cleanup::Goes;
+use crate::crash::Place;
+use crate::drive::{Drive, Vault};
+use crate::hook::{self, Retries};
+use crate::outcome::StepOutcome;
+use crate::prepare::{self, Subject, prepare};
+use crate::progress::StepProgress;
+use crate::stop::{Failure, Stop};
+
+pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
+    let opened = open(attempt).await?;
+    let end = if attempt.request.dry_run {
+        rehearse(attempt, &opened).await
+    } else {
+        restore(attempt, &opened).await
+    };
+    close(attempt, opened.reader).await;
+    let end = end?;
+    attempt.pass(Place::Closed).await;
+    attempt.finish(end).await
+}
+
+/// A checkpoint that can be read, and all that its commit record and its provider tell.
+pub(crate) struct Opened {
+    pub(crate) row: Checkpoint,
+    pub(crate) provider: Arc<Provider>,
+    pub(crate) account: karbor_vault::Account,
+    pub(crate) reader: Arc<CheckpointReader>,
+    pub(crate) metadata: CheckpointMetadata,
+}
+
+/// Opens the operation's checkpoint for reading.
+pub(crate) async fn open(attempt: &Attempt) -> Result<Opened, Stop> {
+    let id = attempt.required(attempt.operation.checkpoint, "checkpoint")?;
+    let row = attempt.store(|| attempt.shared.store.get_checkpoint(id)).await?;
+    if row.state != CheckpointState::Available {
+        let text = format!("checkpoint {id} is {}; only an available one can be read", row.state);
+        return Err(Failure::new(ErrorKind::Conflict, text).into());
+    }
+    let provider = attempt.provider(row.provider)?;
+    let account = attempt.account(row.provider, &row.project).await?;
+    let reader = account.read(id).await?;
+    let metadata = match CheckpointMetadata::from_json(&reader.info().metadata) {
+        Ok(metadata) => metadata,
+        Err(err) => {
+            close(attempt, Arc::new(reader)).await;
+            return Err(Failure::new(ErrorKind::Damaged, format!("checkpoint {id}: {err}")).into());
+        }
+    };
+    attempt.pass(Place::Opened).await;
+    Ok(Opened { row, provider, account, reader: Arc::new(reader), metadata })
+}
+
+/// Ends the reader's session, so that sweeps need not keep what it pins.
+pub(crate) async fn close(attempt: &Attempt, reader: Arc<CheckpointReader>) {
+    // A hook that was dropped may hold the reader a little longer; then its drop ends the session.
+    let Ok(reader) = Arc::try_unwrap(reader) else { return };
+    if let Err(err) = reader.close().await {
+        let id = attempt.operation.id;
+        warn!(operation.id = %id, error = &err as &dyn std::error::Error, "Closing the reader failed: {err}");
+    }
+}
+
+/// Returns the parameters: those of the row where there is one.
+async fn parameters(attempt: &Attempt) -> Result<Parameters, Stop> {
+    match attempt.operation.restore {
+        Some(id) if attempt.request.parameters.is_empty() => {
+            Ok(attempt.store(|| attempt.shared.store.get_restore(id)).await?.parameters)
+        }
+        _ => Ok(attempt.request.parameters.clone()),
+    }
+}
+
+async fn restore(attempt: &Arc<Attempt>, opened: &Opened) -> Result<End, Stop> {
+    let parameters = parameters(attempt).await?;
+    let mut drive = drive(attempt, opened, &parameters).await?;
+    drive.run().await?;
+    drive.clean_up(Goes::Scaffolds).await?;
+    Ok(ending(&drive, None))
+}
+
+/// Returns the steps of an operation that reads a checkpoint.
+pub(crate) async fn drive(
+    attempt: &Arc<Attempt>,
+    opened: &Opened,
+    parameters: &Parameters,
+) -> Result<Drive, Stop> {
+    let graph = opened.metadata.graph().map_err(|err| Failure::new(ErrorKind::Damaged, err.to_string()))?;
+    let subject = Subject {
+        graph: &graph,
+        provider: &opened.provider,
+        parameters,
+        checkpoint: opened.row.id,
+        vault: Vault::Read(Arc::clone(&opened.reader)),
+        with_records: BTreeSet::new(),
+    };
+    prepare(attempt, subject).await
+}
+
+/// Returns how a restore or a verification ends.
+pub(crate) fn ending(drive: &Drive, more: Option<(&str, Value)>) -> End {
+    let failure = drive.failure();
+    let mut result = json!({"resources": drive.resources_result()});
+    if let (Some((name, value)), Some(members)) = (more, result.as_object_mut()) {
+        members.insert(name.to_owned(), value);
+    }
+    let subject = drive.run_change().map_or(SubjectChange::None, |mut change| {
+        change.event = Some(if failure.is_some() { RunEvent::Failed } else { RunEvent::Finished });
+        SubjectChange::Run(change)
+    });
+    End { result, subject, failure }
+}
+
+/// Asks every hook what it would do.
+async fn rehearse(attempt: &Arc<Attempt>, opened: &Opened) -> Result<End, Stop> {
+    let parameters = parameters(attempt).await?;
+    let graph = opened.metadata.graph().map_err(|err| Failure::new(ErrorKind::Damaged, err.to_string()))?;
+    let subject = Subject {
+        graph: &graph,
+        provider: &opened.provider,
+        parameters: &parameters,
+        checkpoint: opened.row.id,
+        vault: Vault::Read(Arc::clone(&opened.reader)),
+        with_records: BTreeSet::new(),
+    };
+    let kind = attempt.operation.kind;
+    let flow = Flow::new(&graph, kind, |kind| prepare::hooks(&opened.provider, kind, attempt.operation.kind));
+    let members = prepare::members(attempt, &subject)?;
+    let mut drive =
+        Drive::new(Arc::clone(attempt), opened.row.id, subject.vault, members, Schedule::new(flow));
+    let mut problems: Vec<Vec<String>> = vec![Vec::new(); graph.len()];
+    while !drive.schedule.is_finished() {
+        attempt.check()?;
+        if attempt.lease.cancelled.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        let config = &attempt.shared.config;
+        let wave = drive.schedule.ready(Room { moving: config.hooks.get(), others: config.hooks.get() });
+        let calls = wave.iter().map(|ready| {
+            let step = drive.schedule.flow().steps()[ready.step];
+            let progress = Arc::new(StepProgress::default());
+            let sink = Arc::clone(&progress);
+            let task = drive.task(step.resource, sink, attempt.lease.cancelled.child_token());
+            let protection = drive.members[step.resource].protection.clone();
+            hook::call(protection, step.hook, task, progress, Retries::new(config))
+        });
+        let ends = join_all(calls).await;
+        for (ready, end) in wave.iter().zip(ends) {
+            let resource = drive.schedule.flow().steps()[ready.step].resource;
+            match end.result {
+                Ok(outcome) => {
+                    let member = &mut drive.members[resource];
+                    if let Some(restored) = &outcome.restored {
+                        drive.restored.insert(member.key().clone(), restored.key.clone());
+                    }
+                    member.merge(StepOutcome { outcome, ..StepOutcome::default() });
+                }
+                Err(err) if err.kind() == ErrorKind::Cancelled => return Err(Stop::Cancelled),
+                Err(err) => problems[resource].push(err.message().to_owned()),
+            }
+            // Whatever would fail, the rest is asked too: people want to see all of it at once.
+            let end = drive.schedule.finished(ready.step, StepResult::Done);
+            end.expect("it was handed out and has not ended");
+        }
+    }
+    let rows = drive.members.iter().zip(&problems);
+    let plan: Value = rows.map(|(member, problems)| planned(member, problems)).collect();
+    Ok(End { result: json!({"plan": plan}), subject: SubjectChange::None, failure: None })
+}
+
+/// Returns what would be done for one resource.
+fn planned(member: &crate::outcome::Member, problems: &[String]) -> Value {
+    let of_actions = member.plan.iter().filter_map(|action: &PlannedAction| action.problem.clone());
+    let of_findings =
+        member.findings.iter().filter(|finding| finding.severity == karbor_plugin::Severity::Error);
+    let problems: Vec<String> = problems
+        .iter()
+        .cloned()
+        .chain(of_actions)
+        .chain(of_findings.map(|finding| format!("{}: {}", finding.subject, finding.message)))
+        .collect();
+    json!({
+        "type": member.key().kind, "id": member.key().id, "name": member.resource.name,
+        "actions": member.plan, "problems": problems,
+    })
+}
