@@ -4,29 +4,60 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use karbor_bank::Bank;
+use karbor_chunk::{AccountKey, Entropy, MasterKey, Namer, SystemEntropy};
+use karbor_sweep::{LivingCommits, Place, SessionId};
 use karbor_types::{AccountId, CheckpointId};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
-use crate::maintain::{CopyCheckpoint, RebuildReport, VerifyMode, VerifyReport};
+use crate::index::IndexCache;
+use crate::write::buffers::{Buffers, Codecs};
 use crate::{
-    AccountStats, BeginOptions, CheckpointInfo, CheckpointReader, CheckpointWriter, CopyOptions, Error,
-    MasterKey, Result, SessionId, SweepOptions, SweepReport,
+    BeginOptions, CheckpointInfo, CheckpointReader, CheckpointWriter, Error, Result, keys, record, session,
 };
 
+/// What packs need not share with readers, manifests and the rest.
+const BESIDE_PACKS_BYTES: u64 = 32 << 20;
+/// Packs are not made smaller than this, however little memory there is.
+const LEAST_PACK_BYTES: u64 = 1 << 20;
+/// What trailing indexes may add to a pack before its buffer must grow.
+const PACK_SLACK_BYTES: u64 = 2 << 20;
+
 /// How an account is used by this process.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AccountOptions {
-    /// Where the index is cached; may be deleted at any time. Without it, a temporary directory is used.
+    /// Where the index is cached; may be deleted at any time. Without it, nameless temporary files are used.
     pub cache_dir: Option<PathBuf>,
     /// The memory that all streams of the account may use together, in bytes.
     pub memory_bytes: u64,
     /// How many threads read, hash, compress and seal.
     pub threads: NonZeroUsize,
-    /// The size at which a pack is closed.
+    /// The size at which a pack is closed; smaller if memory does not allow for two per thread.
     pub pack_bytes: u32,
     /// The zstd level.
     pub compression_level: i32,
+    /// How often a session that writes looks for sweeps that wait for it.
+    pub sweep_check: Duration,
+    /// Who this is, for people: written into sessions and fences.
+    pub by: String,
+    /// Where keys, salts and nonces come from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl fmt::Debug for AccountOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountOptions")
+            .field("cache_dir", &self.cache_dir)
+            .field("memory_bytes", &self.memory_bytes)
+            .field("threads", &self.threads)
+            .field("pack_bytes", &self.pack_bytes)
+            .field("compression_level", &self.compression_level)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for AccountOptions {
@@ -37,6 +68,9 @@ impl Default for AccountOptions {
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             pack_bytes: 32 << 20,
             compression_level: 1,
+            sweep_check: Duration::from_secs(20),
+            by: String::new(),
+            entropy: Arc::new(SystemEntropy),
         }
     }
 }
@@ -44,22 +78,80 @@ impl Default for AccountOptions {
 /// One project's area in a bank, opened with its key. Cheap to clone.
 #[derive(Clone)]
 pub struct Account {
-    inner: Arc<Inner>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Inner {
-    bank: Arc<dyn Bank>,
-    id: AccountId,
+/// What all sessions of an account use.
+pub(crate) struct Shared {
+    pub(crate) bank: Arc<dyn Bank>,
+    pub(crate) id: AccountId,
+    pub(crate) place: Place,
+    pub(crate) key: AccountKey,
+    pub(crate) namer: Namer,
+    pub(crate) options: AccountOptions,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) cache: IndexCache,
+    pub(crate) codecs: Codecs,
+    pub(crate) buffers: Arc<Buffers>,
+    pub(crate) pack_target: u64,
+    pub(crate) pack_permits: Arc<Semaphore>,
+    pub(crate) workers: Arc<Semaphore>,
+    /// Uploads and other tasks that sessions begin; a session waits for its own before it commits.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Shared {
+    fn new(bank: Arc<dyn Bank>, id: AccountId, key: AccountKey, options: AccountOptions) -> Result<Self> {
+        let place = Place::of_account(bank.clone(), &id);
+        let entropy = options.entropy.clone();
+        let cache = IndexCache::open(options.cache_dir.clone(), place.clone(), key.clone(), entropy.clone())?;
+        let threads = options.threads.get();
+        let for_packs = options.memory_bytes.saturating_sub(BESIDE_PACKS_BYTES);
+        let each = for_packs / (2 * threads as u64);
+        let largest = bank.capabilities().max_object_bytes.saturating_sub(PACK_SLACK_BYTES);
+        let pack_target = each.min(u64::from(options.pack_bytes)).min(largest).max(LEAST_PACK_BYTES);
+        // One pack of every session comes on top.
+        let packs = usize::try_from(for_packs / pack_target).unwrap_or(usize::MAX).clamp(2, 4 * threads);
+        let buffer = usize::try_from(pack_target + PACK_SLACK_BYTES)
+            .map_err(|_| Error::invalid("the pack size is beyond what memory can hold"))?;
+        Ok(Self {
+            namer: key.namer(),
+            codecs: Codecs::new(options.compression_level),
+            buffers: Arc::new(Buffers::new(packs, buffer)),
+            pack_permits: Arc::new(Semaphore::new(packs - 1)),
+            workers: Arc::new(Semaphore::new(2 * threads + 2)),
+            tasks: TaskTracker::new(),
+            bank,
+            id,
+            place,
+            key,
+            options,
+            entropy,
+            cache,
+            pack_target,
+        })
+    }
+
+    /// Draws a UUID.
+    pub(crate) fn random_uuid(&self) -> Result<Uuid> {
+        let mut bytes = [0; 16];
+        self.entropy.fill(&mut bytes).map_err(|err| Error::chunk("a new id", err))?;
+        Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
+    }
+
+    /// Draws what tells one's own session record from another's.
+    pub(crate) fn nonce(&self) -> Result<String> {
+        Ok(self.random_uuid()?.simple().to_string())
+    }
 }
 
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account").field("bank", &self.inner.bank.name()).field("id", &self.inner.id).finish()
+        f.debug_struct("Account")
+            .field("bank", &self.shared.bank.name())
+            .field("id", &self.shared.id)
+            .finish_non_exhaustive()
     }
-}
-
-fn unsupported<T>(what: &str) -> Result<T> {
-    Err(Error::Unsupported { what: what.to_owned() })
 }
 
 impl Account {
@@ -73,8 +165,8 @@ impl Account {
         master: &MasterKey,
         options: AccountOptions,
     ) -> Result<Self> {
-        let _ = (master, options, Self { inner: Arc::new(Inner { bank, id }) });
-        unsupported("creating accounts")
+        let key = keys::create(bank.as_ref(), &id, master, options.entropy.as_ref()).await?;
+        Ok(Self { shared: Arc::new(Shared::new(bank, id, key, options)?) })
     }
 
     /// Opens an account with whichever of the master keys fits.
@@ -87,8 +179,8 @@ impl Account {
         masters: &[MasterKey],
         options: AccountOptions,
     ) -> Result<Self> {
-        let _ = (bank, id, masters, options);
-        unsupported("opening accounts")
+        let key = keys::open(bank.as_ref(), &id, masters).await?;
+        Ok(Self { shared: Arc::new(Shared::new(bank, id, key, options)?) })
     }
 
     /// Opens an account, or creates it with the first of the master keys.
@@ -101,18 +193,26 @@ impl Account {
         masters: &[MasterKey],
         options: AccountOptions,
     ) -> Result<Self> {
-        let _ = (bank, id, masters, options);
-        unsupported("opening accounts")
+        let Some(first) = masters.first() else { return Err(Error::WrongKey { account: id }) };
+        match Self::open(bank.clone(), id.clone(), masters, options.clone()).await {
+            Err(Error::NotFound { .. }) => {}
+            other => return other,
+        }
+        match Self::create(bank.clone(), id.clone(), first, options.clone()).await {
+            // Somebody was quicker.
+            Err(Error::AlreadyExists { .. }) => Self::open(bank, id, masters, options).await,
+            other => other,
+        }
     }
 
     /// Returns the account's id.
     pub fn id(&self) -> &AccountId {
-        &self.inner.id
+        &self.shared.id
     }
 
     /// Returns the bank.
     pub fn bank(&self) -> &Arc<dyn Bank> {
-        &self.inner.bank
+        &self.shared.bank
     }
 
     /// Wraps the account's key with `to`, and then removes the slots that one of `from` opens. Nothing else is
@@ -121,8 +221,8 @@ impl Account {
     /// # Errors
     /// What the bank says.
     pub async fn rotate(&self, from: &[MasterKey], to: &MasterKey) -> Result<()> {
-        let _ = (from, to);
-        unsupported("rotating keys")
+        let shared = &self.shared;
+        keys::rotate(shared.bank.as_ref(), &shared.id, &shared.key, from, to, shared.entropy.as_ref()).await
     }
 
     /// Destroys the account's key: its data is unreadable for good.
@@ -130,17 +230,16 @@ impl Account {
     /// # Errors
     /// What the bank says.
     pub async fn destroy_key(bank: Arc<dyn Bank>, id: &AccountId) -> Result<()> {
-        let _ = (bank, id);
-        unsupported("destroying keys")
+        keys::destroy(bank.as_ref(), id).await
     }
 
     /// Begins to write a checkpoint. Earlier attempts of the same operation are fenced first.
     ///
     /// # Errors
-    /// [`Error::AlreadyCommitted`] when one of them has committed, [`Error::Fenced`] when a later attempt has begun.
+    /// [`Error::AlreadyCommitted`] when one of them has committed, [`Error::Fenced`] when a later attempt has begun,
+    /// [`Error::BaseGone`] when the base was deleted at that very moment.
     pub async fn begin(&self, session: &SessionId, options: &BeginOptions) -> Result<CheckpointWriter> {
-        let _ = (session, options);
-        unsupported("writing")
+        session::begin(self.shared.clone(), *session, options).await
     }
 
     /// Returns all living checkpoints, oldest first.
@@ -149,21 +248,54 @@ impl Account {
     /// What the bank says. A commit record that cannot be read is [`Error::Damaged`]; use
     /// [`Account::list_checkpoints`] to pass over it.
     pub async fn checkpoints(&self) -> Result<Vec<CheckpointInfo>> {
-        unsupported("listing")
+        let sessions = karbor_sweep::living_commits(&self.shared.place).await.map_err(Error::protocol)?;
+        let mut all = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            if let Some(info) = self.info(&session).await? {
+                all.push(info);
+            }
+        }
+        all.sort_by_key(|info| (info.created_at, info.id));
+        Ok(all)
     }
 
-    /// Returns living checkpoints in the order of their sessions, from after `after` (a session), at most `limit`.
+    /// Returns living checkpoints in the order of their sessions, from after `after`, at most `limit`.
     /// Fewer than `limit` means that there are no more. A record that cannot be read is an `Err` in the list.
     ///
     /// # Errors
     /// What the bank says.
     pub async fn list_checkpoints(
         &self,
-        after: Option<&str>,
+        after: Option<&SessionId>,
         limit: usize,
     ) -> Result<Vec<(SessionId, Result<CheckpointInfo>)>> {
-        let _ = (after, limit);
-        unsupported("listing")
+        let mut pages = LivingCommits::new(&self.shared.place);
+        let mut all = Vec::new();
+        while let Some(page) = pages.next_page().await.map_err(Error::protocol)? {
+            for session in page {
+                if after.is_some_and(|after| session <= *after) {
+                    continue;
+                }
+                if all.len() == limit {
+                    return Ok(all);
+                }
+                match self.info(&session).await {
+                    Ok(None) => {}
+                    Ok(Some(info)) => all.push((session, Ok(info))),
+                    Err(err @ (Error::Bank { .. } | Error::BankFull { .. })) => return Err(err),
+                    Err(err) => all.push((session, Err(err))),
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns what a living commit says; `None` if it was deleted meanwhile.
+    pub(crate) async fn info(&self, session: &SessionId) -> Result<Option<CheckpointInfo>> {
+        let bytes = karbor_sweep::read_commit(&self.shared.place, session).await.map_err(Error::protocol)?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let commit = record::open(&self.shared.key, session, &bytes)?;
+        Ok(Some(record::info(session, &commit)))
     }
 
     /// Returns a living checkpoint.
@@ -171,8 +303,9 @@ impl Account {
     /// # Errors
     /// What the bank says, or that the commit record is damaged.
     pub async fn find(&self, id: CheckpointId) -> Result<Option<CheckpointInfo>> {
-        let _ = id;
-        unsupported("finding")
+        let found = karbor_sweep::find_commit(&self.shared.place, id.as_uuid()).await;
+        let Some(session) = found.map_err(Error::protocol)? else { return Ok(None) };
+        self.info(&session).await
     }
 
     /// Opens a checkpoint for reading, under a session of its own that pins it.
@@ -180,8 +313,7 @@ impl Account {
     /// # Errors
     /// [`Error::NotFound`] when it does not exist or is deleted.
     pub async fn read(&self, id: CheckpointId) -> Result<CheckpointReader> {
-        let _ = id;
-        unsupported("reading")
+        CheckpointReader::open(self.shared.clone(), id).await
     }
 
     /// Deletes a checkpoint: it is no longer listed, and a later sweep frees what only it used. Returns whether it
@@ -190,62 +322,8 @@ impl Account {
     /// # Errors
     /// What the bank says.
     pub async fn delete(&self, id: CheckpointId) -> Result<bool> {
-        let _ = id;
-        unsupported("deleting")
-    }
-
-    /// Frees what no checkpoint reaches, beside running backups, restores and other sweeps.
-    ///
-    /// # Errors
-    /// What the bank says; [`Error::Damaged`] when a living manifest cannot be read (then nothing is freed).
-    pub async fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
-        let _ = options;
-        unsupported("sweeping")
-    }
-
-    /// Checks a checkpoint and names what of it is damaged.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::Cancelled`], and what the bank says. Damage is not an error here.
-    pub async fn verify(
-        &self,
-        id: CheckpointId,
-        mode: VerifyMode,
-        options: &CopyOptions,
-    ) -> Result<VerifyReport> {
-        let _ = (id, mode, options);
-        unsupported("verifying")
-    }
-
-    /// Copies a checkpoint into another account, of this bank or another: only chunks that are missing there,
-    /// checked on the way, sealed with the target's key.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::Damaged`], as [`Account::begin`], and what the banks say.
-    pub async fn copy(
-        &self,
-        id: CheckpointId,
-        to: &Self,
-        session: &SessionId,
-        copy: &CopyCheckpoint,
-    ) -> Result<CheckpointInfo> {
-        let _ = (id, to, session, copy);
-        unsupported("copying")
-    }
-
-    /// Returns what the account holds.
-    ///
-    /// # Errors
-    /// What the bank says.
-    pub async fn stats(&self) -> Result<AccountStats> {
-        unsupported("statistics")
-    }
-
-    /// Writes the bank's index anew from the packs' trailers.
-    ///
-    /// # Errors
-    /// What the bank says. A damaged pack is not an error here.
-    pub async fn rebuild_index(&self) -> Result<RebuildReport> {
-        unsupported("rebuilding the index")
+        let found = karbor_sweep::find_commit(&self.shared.place, id.as_uuid()).await;
+        let Some(session) = found.map_err(Error::protocol)? else { return Ok(false) };
+        karbor_sweep::delete(&self.shared.place, &session).await.map_err(Error::protocol)
     }
 }

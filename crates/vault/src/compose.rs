@@ -11,10 +11,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    BlockSource, BlockTarget, CompareReport, CopyOptions, CopyReport, Error, ProgressSink, ResourceWriter,
-    Result, StreamReader, StreamRecord,
-};
+use crate::{Error, ProgressSink, ResourceWriter, Result, StreamRecord};
 
 /// Appends a segment's bytes to the empty buffer it is given. Runs on a thread of the pipeline and may block.
 /// An error ends the stream.
@@ -98,39 +95,5 @@ impl Composer {
     #[expect(clippy::unused_async, reason = "it will wait for the last segments")]
     pub async fn finish(self) -> Result<StreamRecord> {
         Err(Error::Unsupported { what: "composing".to_owned() })
-    }
-}
-
-impl StreamReader {
-    /// Writes a part of the stream to a target at the same offsets, as [`StreamReader::copy_to`] does with all of
-    /// it; neither sets the target's size nor syncs it. Holes are not written.
-    ///
-    /// # Errors
-    /// As [`StreamReader::copy_to`].
-    #[expect(clippy::unused_async, reason = "it will read")]
-    pub async fn copy_range_to(
-        &self,
-        range: Range<u64>,
-        target: Arc<dyn BlockTarget>,
-        options: &CopyOptions,
-    ) -> Result<CopyReport> {
-        let _ = (range, target, options);
-        Err(Error::Unsupported { what: "reading".to_owned() })
-    }
-
-    /// Compares a part of the stream with a source, as [`StreamReader::compare`] does with all of it; a chunk that
-    /// begins or ends outside the range is left out only if the range's borders are not borders of chunks.
-    ///
-    /// # Errors
-    /// As [`StreamReader::compare`].
-    #[expect(clippy::unused_async, reason = "it will read")]
-    pub async fn compare_range(
-        &self,
-        range: Range<u64>,
-        source: Arc<dyn BlockSource>,
-        options: &CopyOptions,
-    ) -> Result<CompareReport> {
-        let _ = (range, source, options);
-        Err(Error::Unsupported { what: "comparing".to_owned() })
     }
 }

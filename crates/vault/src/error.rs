@@ -48,6 +48,18 @@ pub enum Error {
         /// The account.
         account: AccountId,
     },
+    /// What the session leans on was deleted before it could be pinned: begin again as the next attempt.
+    #[error("base {base} was deleted")]
+    BaseGone {
+        /// The session of the base.
+        base: String,
+    },
+    /// A step of the protocol failed.
+    #[error("keeping to the protocol of sessions and sweeps")]
+    Protocol {
+        /// Why.
+        source: karbor_sweep::Error,
+    },
     /// Stored bytes are missing or not what they should be.
     #[error("{what} is damaged{}", in_ranges(.ranges))]
     Damaged {
@@ -216,7 +228,9 @@ impl Error {
             Self::UnknownFormat { .. } => ErrorKind::UnknownFormat,
             Self::Invalid { .. } => ErrorKind::Invalid,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
-            Self::Cache { .. } | Self::Internal { .. } => ErrorKind::Other,
+            Self::Cache { .. } | Self::Internal { .. } | Self::BaseGone { .. } | Self::Protocol { .. } => {
+                ErrorKind::Other
+            }
         }
     }
 
@@ -224,7 +238,8 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Bank { source, .. } => source.kind.is_retryable(),
-            Self::SourceChanged { .. } => true,
+            Self::Protocol { source } => source.is_retryable(),
+            Self::SourceChanged { .. } | Self::BaseGone { .. } => true,
             _ => false,
         }
     }
@@ -243,6 +258,60 @@ impl Error {
 
     pub(crate) fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged { what: what.into(), ranges: Vec::new() }
+    }
+
+    /// Tells what a part of a stored object is not, or why it cannot be made.
+    pub(crate) fn chunk(what: impl Into<String>, source: karbor_chunk::Error) -> Self {
+        let what = what.into();
+        match source {
+            karbor_chunk::Error::UnknownFormat { .. } => {
+                Self::UnknownFormat { what, detail: source.to_string() }
+            }
+            source if source.is_damage() => Self::damaged(format!("{what}: {source}")),
+            source => Self::Internal { what: format!("{what}: {source}") },
+        }
+    }
+
+    /// Tells what a step of the protocol met.
+    pub(crate) fn protocol(source: karbor_sweep::Error) -> Self {
+        use karbor_sweep::Error as E;
+        match source {
+            E::Bank { doing, source } => Self::bank(doing, source),
+            E::Fenced { session } | E::SessionTaken { session } => {
+                Self::Fenced { session: session.to_string() }
+            }
+            E::PinGone { pin, .. } => Self::BaseGone { base: pin.to_string() },
+            E::Damaged { key, source } => Self::damaged(format!("{key}: {source}")),
+            E::UnknownFormat { key, format } => {
+                Self::UnknownFormat { what: key.to_string(), detail: format!("format {format}") }
+            }
+            E::NotCommitted { session } => Self::not_found(format!("a commit of session {session}")),
+            E::Reachability { source } | E::StoreAgain { source } => match source.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(source) => Self::Internal { what: source.to_string() },
+            },
+            E::MissingChunks { .. } => Self::damaged(source.to_string()),
+            other => Self::Protocol { source: other },
+        }
+    }
+
+    /// Returns an error that says the same, for another who waits for the same thing.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Fenced { session } => Self::Fenced { session: session.clone() },
+            Self::Damaged { what, ranges } => Self::Damaged { what: what.clone(), ranges: ranges.clone() },
+            Self::Cancelled => Self::Cancelled,
+            Self::Bank { doing, source } | Self::BankFull { doing, source } => {
+                let copy = karbor_bank::Error::new(source.kind, source.operation, source.key.as_str());
+                let cause = std::error::Error::source(source).map(ToString::to_string);
+                let copy = match cause {
+                    Some(cause) => copy.with_source(cause),
+                    None => copy,
+                };
+                Self::bank(doing.as_str(), copy)
+            }
+            other => Self::Internal { what: other.to_string() },
+        }
     }
 
     pub(crate) fn bank(doing: impl Into<String>, source: karbor_bank::Error) -> Self {

@@ -7,21 +7,26 @@
 //! Deliberately absent: any clock, and any lock in the bank.
 
 mod account;
+mod bad;
 mod compose;
 mod error;
+mod index;
 mod keys;
 mod maintain;
 mod progress;
 mod read;
+mod record;
 mod session;
 mod source;
 mod target;
 mod write;
 
+pub use karbor_chunk::MasterKey;
+pub use karbor_sweep::SessionId;
+
 pub use account::{Account, AccountOptions};
 pub use compose::{ComposeOptions, Composer, Grain, Produce, Segment};
 pub use error::{DamagedRange, Error, ErrorKind, Result};
-pub use keys::{MasterKey, SessionId};
 pub use maintain::{
     AccountStats, CopyCheckpoint, RebuildReport, ScrubOptions, ScrubReport, SweepOptions, SweepReport,
     VerifyMode, VerifyReport, scrub,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::{CheckpointInfo, DamagedRange, Error, ProgressSink, Result};
+use crate::{Account, CheckpointInfo, CopyOptions, DamagedRange, Error, ProgressSink, Result, SessionId};
 
 /// How a sweep is done.
 #[derive(Clone, Default)]
@@ -200,4 +200,66 @@ impl fmt::Debug for CopyCheckpoint {
 pub async fn scrub(bank: Arc<dyn Bank>, options: &ScrubOptions) -> Result<ScrubReport> {
     let _ = (bank, options);
     Err(Error::Unsupported { what: "scrubbing".to_owned() })
+}
+
+fn unsupported<T>(what: &str) -> Result<T> {
+    Err(Error::Unsupported { what: what.to_owned() })
+}
+
+#[expect(clippy::unused_async, reason = "their bodies come")]
+impl Account {
+    /// Frees what no checkpoint reaches, beside running backups, restores and other sweeps.
+    ///
+    /// # Errors
+    /// What the bank says; [`Error::Damaged`] when a living manifest cannot be read (then nothing is freed).
+    pub async fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
+        let _ = options;
+        unsupported("sweeping")
+    }
+
+    /// Checks a checkpoint and names what of it is damaged.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Cancelled`], and what the bank says. Damage is not an error here.
+    pub async fn verify(
+        &self,
+        id: karbor_types::CheckpointId,
+        mode: VerifyMode,
+        options: &CopyOptions,
+    ) -> Result<VerifyReport> {
+        let _ = (id, mode, options);
+        unsupported("verifying")
+    }
+
+    /// Copies a checkpoint into another account, of this bank or another: only chunks that are missing there,
+    /// checked on the way, sealed with the target's key.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Damaged`], as [`Account::begin`], and what the banks say.
+    pub async fn copy(
+        &self,
+        id: karbor_types::CheckpointId,
+        to: &Self,
+        session: &SessionId,
+        copy: &CopyCheckpoint,
+    ) -> Result<CheckpointInfo> {
+        let _ = (id, to, session, copy);
+        unsupported("copying")
+    }
+
+    /// Returns what the account holds.
+    ///
+    /// # Errors
+    /// What the bank says.
+    pub async fn stats(&self) -> Result<AccountStats> {
+        unsupported("statistics")
+    }
+
+    /// Writes the bank's index anew from the packs' trailers.
+    ///
+    /// # Errors
+    /// What the bank says. A damaged pack is not an error here.
+    pub async fn rebuild_index(&self) -> Result<RebuildReport> {
+        unsupported("rebuilding the index")
+    }
 }

@@ -1,8 +1,12 @@
 //! Where blocks come from: files, block devices, snapshots.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 /// A random-access source of known size.
 ///
@@ -40,7 +44,33 @@ pub trait BlockSource: Send + Sync {
 
 /// A file or block device as a source; holes are found with `SEEK_DATA` and `SEEK_HOLE`.
 #[derive(Debug)]
-pub struct FileSource {}
+pub struct FileSource {
+    file: File,
+    path: PathBuf,
+    size_bytes: u64,
+    seen: Seen,
+}
+
+/// What changes when a regular file is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    is_file: bool,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Seen {
+    fn of(file: &File) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        Ok(Self {
+            is_file: meta.is_file(),
+            size: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+}
 
 impl FileSource {
     /// Opens a regular file or a block device for reading.
@@ -48,7 +78,81 @@ impl FileSource {
     /// # Errors
     /// When it cannot be opened, or is neither.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        let _ = path;
-        Err(io::ErrorKind::Unsupported.into())
+        let path = path.as_ref();
+        Self::from_file(File::open(path)?, path)
+    }
+
+    /// Uses a file that is open already; `path` is for people.
+    ///
+    /// # Errors
+    /// When it is neither a regular file nor a block device.
+    pub fn from_file(file: File, path: impl Into<PathBuf>) -> io::Result<Self> {
+        let seen = Seen::of(&file)?;
+        let kind = file.metadata()?.file_type();
+        let size_bytes = if kind.is_file() {
+            seen.size
+        } else if kind.is_block_device() {
+            (&file).seek(SeekFrom::End(0))?
+        } else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a block device"));
+        };
+        // Only advice: what it does not do for us, reading does.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+        Ok(Self { file, path: path.into(), size_bytes, seen })
+    }
+}
+
+impl BlockSource for FileSource {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        if offset >= self.size_bytes {
+            return Ok(None);
+        }
+        if !self.seen.is_file {
+            return Ok(Some(offset..self.size_bytes));
+        }
+        let start = match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            // A file system that cannot tell has data everywhere.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(offset..self.size_bytes)),
+            Err(err) => return Err(err.into()),
+        };
+        if start >= self.size_bytes {
+            return Ok(None);
+        }
+        let end = match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Hole(start)) {
+            Ok(end) => end.min(self.size_bytes),
+            Err(_) => self.size_bytes,
+        };
+        Ok(Some(start..end.max(start + 1)))
+    }
+
+    fn changed(&self) -> io::Result<Option<String>> {
+        if !self.seen.is_file {
+            return Ok(None);
+        }
+        let now = Seen::of(&self.file)?;
+        let how = if now.size != self.seen.size {
+            format!("its size went from {} to {} bytes", self.seen.size, now.size)
+        } else if now.modified != self.seen.modified {
+            "it was written to".to_owned()
+        } else if now.changed != self.seen.changed {
+            "its inode was changed".to_owned()
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(how))
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
     }
 }

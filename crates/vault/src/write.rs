@@ -1,10 +1,22 @@
 //! Writing: options, and what a finished stream is.
 
+pub(crate) mod adopt;
+pub(crate) mod again;
+pub(crate) mod blocks;
+pub(crate) mod buffers;
+mod order;
+pub(crate) mod packer;
+mod plan;
+pub(crate) mod store;
+pub(crate) mod stream;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use karbor_chunk::{StreamRoot, StreamStats};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -53,10 +65,76 @@ impl fmt::Debug for StreamOptions {
 }
 
 /// A finished stream, as the commit record will name it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamRecord {
     /// The size of the stream, with its holes.
     pub size_bytes: u64,
+    /// Where its manifest begins.
+    pub root: StreamRoot,
+    /// What storing it took.
+    #[serde(default)]
+    pub stats: StreamStats,
+}
+
+impl From<karbor_chunk::StreamRecord> for StreamRecord {
+    fn from(stream: karbor_chunk::StreamRecord) -> Self {
+        Self { size_bytes: stream.root.size_bytes, root: stream.root, stats: stream.stats }
+    }
+}
+
+impl From<StreamRecord> for karbor_chunk::StreamRecord {
+    fn from(stream: StreamRecord) -> Self {
+        Self { root: stream.root, stats: stream.stats }
+    }
+}
+
+/// Counts what storing one stream takes.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    data_bytes: AtomicU64,
+    read_bytes: AtomicU64,
+    new_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+    chunks: AtomicU64,
+    new_chunks: AtomicU64,
+}
+
+impl Tally {
+    fn add(count: &AtomicU64, much: u64) {
+        count.fetch_add(much, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self, bytes: u64) {
+        Self::add(&self.read_bytes, bytes);
+    }
+
+    pub(crate) fn known(&self, bytes: u64) {
+        Self::add(&self.data_bytes, bytes);
+        Self::add(&self.chunks, 1);
+    }
+
+    pub(crate) fn new_chunk(&self, bytes: u64, stored: u64) {
+        self.known(bytes);
+        Self::add(&self.new_bytes, bytes);
+        Self::add(&self.stored_bytes, stored);
+        Self::add(&self.new_chunks, 1);
+    }
+
+    pub(crate) fn new_node(&self, stored: u64) {
+        Self::add(&self.stored_bytes, stored);
+    }
+
+    pub(crate) fn stats(&self) -> StreamStats {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        StreamStats {
+            data_bytes: get(&self.data_bytes),
+            read_bytes: get(&self.read_bytes),
+            new_bytes: get(&self.new_bytes),
+            stored_bytes: get(&self.stored_bytes),
+            chunks: get(&self.chunks),
+            new_chunks: get(&self.new_chunks),
+        }
+    }
 }
 
 /// The records and finished streams of one resource, as data: what a later attempt can adopt.

@@ -1,0 +1,67 @@
+//! What goes in comes out.
+
+use std::sync::Arc;
+
+use karbor_bank::FileSystemBank;
+use karbor_vault::BlockOptions;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn blocks_and_streams_come_back_from_memory_and_from_a_file_system() {
+    let directory = tempfile::tempdir().unwrap();
+    let fs = FileSystemBank::create(directory.path()).unwrap();
+    let (_, in_memory) = account().await;
+    for account in [in_memory, account_in(Arc::new(fs)).await] {
+        let mut bytes = noise(1, 5 << 20);
+        bytes.extend(vec![0; 7 << 20]);
+        bytes.extend(noise(2, 777_777));
+        let source = Bytes::with_holes(bytes.clone(), vec![(5 << 20)..(8 << 20)]);
+        let writer = begin(&account, 1, None).await;
+        let key = resource("v1");
+        let volume = writer.resource(&key);
+        volume.put_record("size", serde_json::json!(12)).unwrap();
+        let stream = volume.put_blocks("data", source, &BlockOptions::default()).await.unwrap();
+        assert_eq!(stream.size_bytes, bytes.len() as u64);
+        let dump = noise(3, 9_999_999);
+        volume.put_stream("dump", &mut dump.as_slice(), &Default::default()).await.unwrap();
+        volume.put_stream("empty", &mut [].as_slice(), &Default::default()).await.unwrap();
+        let info = commit(&writer, 1).await;
+        assert_eq!(info.logical_bytes, (bytes.len() + dump.len()) as u64);
+        assert_eq!(account.checkpoints().await.unwrap(), [info]);
+        assert!(read_stream(&account, 1, &key, "data").await == bytes);
+        assert!(read_stream(&account, 1, &key, "dump").await == dump);
+        assert!(read_stream(&account, 1, &key, "empty").await.is_empty());
+        assert!(account.delete(checkpoint(1)).await.unwrap());
+        assert!(!account.delete(checkpoint(1)).await.unwrap());
+        assert_eq!(account.checkpoints().await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_source_stores_no_data_and_a_changed_piece_only_itself() {
+    let (_, account) = account().await;
+    let mut bytes = noise(1, 20 << 20);
+    let key = resource("v1");
+    let first = begin(&account, 1, None).await;
+    let options = BlockOptions::default();
+    first.resource(&key).put_blocks("data", Bytes::new(bytes.clone()), &options).await.unwrap();
+    commit(&first, 1).await;
+    for base in [None, Some(1)] {
+        let n = if base.is_some() { 3 } else { 2 };
+        let second = begin(&account, n, base).await;
+        second.resource(&key).put_blocks("data", Bytes::new(bytes.clone()), &options).await.unwrap();
+        commit(&second, n).await;
+        let stats = second.stats();
+        assert_eq!((stats.new_chunks, stats.known_chunks), (0, 20), "base {base:?}");
+    }
+    bytes[12_345_678] ^= 1;
+    let third = begin(&account, 4, Some(1)).await;
+    let source = Bytes::new(bytes.clone());
+    let changed = BlockOptions { changed: Some(vec![12_345_678..12_345_679]), ..options };
+    third.resource(&key).put_blocks("data", source.clone(), &changed).await.unwrap();
+    commit(&third, 4).await;
+    assert_eq!(third.stats().new_chunks, 1);
+    assert_eq!(source.read.load(std::sync::atomic::Ordering::Relaxed), 1 << 20);
+    assert!(read_stream(&account, 4, &key, "data").await == bytes);
+}
