@@ -44,7 +44,7 @@ pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
     let row = attempt.store(|| attempt.shared.store.get_checkpoint(id)).await?;
     let provider = attempt.provider(row.provider)?;
     let account = attempt.account(row.provider, &row.project).await?;
-    let session = SessionId::new(attempt.operation.id, attempt.lease.claim.epoch());
+    let session = SessionId::new(*attempt.operation.id.as_uuid(), attempt.lease.claim.epoch());
     let options = BeginOptions { base: base(attempt, &row).await? };
     let writer = match account.begin(&session, &options).await {
         Ok(writer) => writer,
