@@ -183,3 +183,66 @@ pub(crate) fn check_raw_len(raw: &[u8]) -> Result<u32> {
         _ => Err(Error::Misuse { what: "a chunk must be 1 byte to 8 MiB" }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Entropy, SeededEntropy};
+
+    fn compressor(level: i32) -> Compressor {
+        Compressor::new(&CompressOptions { level }).unwrap()
+    }
+
+    #[test]
+    fn every_level_can_be_read() {
+        let raw: Vec<u8> = (0..500_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        let mut decompressor = Decompressor::new().unwrap();
+        let mut out = Vec::new();
+        for level in [-5, -1, 1, 2, 3, 9, 19] {
+            let mut compressor = compressor(level);
+            // Twice, since the context is used again.
+            for raw in [&raw[..], &raw[..1000]] {
+                let encoded = compressor.compress(raw).unwrap();
+                assert_eq!(encoded.codec, Codec::Zstd, "level {level}");
+                decompressor.decompress(encoded, &mut out).unwrap();
+                assert_eq!(out, raw, "level {level}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_hardly_shrinks_is_stored_as_it_is() {
+        let mut raw = vec![0; 1 << 20];
+        SeededEntropy::new(1).fill(&mut raw).unwrap();
+        let mut compressor = compressor(1);
+        assert_eq!(
+            compressor.compress(&raw).unwrap(),
+            Encoded { codec: Codec::Raw, payload: &raw, raw_len: 1 << 20 }
+        );
+        // 2 % of it would shrink to nothing: still not worth it. 5 % is.
+        raw[..20_000].fill(0);
+        assert_eq!(compressor.compress(&raw).unwrap().codec, Codec::Raw);
+        raw[..52_000].fill(0);
+        assert_eq!(compressor.compress(&raw).unwrap().codec, Codec::Zstd);
+        for length in 1..40 {
+            let encoded = compressor.compress(&raw[..length]).unwrap();
+            assert!(encoded.codec == Codec::Raw || encoded.payload.len() < length, "{length} zeros");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_holds_more_than_its_entry_says_is_refused() {
+        let zeros = vec![0; 4 << 20];
+        let mut compressor = compressor(1);
+        let bomb = compressor.compress(&zeros).unwrap();
+        let mut decompressor = Decompressor::new().unwrap();
+        let mut out = Vec::new();
+        for raw_len in [1, 1000, (4 << 20) - 1, (4 << 20) + 1, MAX_CHUNK_BYTES + 1, u32::MAX] {
+            assert!(decompressor.decompress(Encoded { raw_len, ..bomb }, &mut out).is_err(), "{raw_len}");
+            assert!(out.is_empty());
+        }
+        assert!(out.capacity() <= 2 * (4 << 20) + 1, "nothing was allocated for a claim: {}", out.capacity());
+        decompressor.decompress(bomb, &mut out).unwrap();
+        assert_eq!(out, zeros);
+    }
+}

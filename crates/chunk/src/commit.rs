@@ -220,3 +220,91 @@ fn aad(head: &[u8], session: &SessionId) -> Vec<u8> {
     aad.extend_from_slice(&session.to_bytes());
     aad
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cutting, SeededEntropy, fuzz};
+
+    fn record() -> CommitRecord {
+        let root = StreamRoot {
+            node: crate::ChunkId([7; 32]),
+            size_bytes: 1 << 40,
+            depth: 1,
+            cutting: Cutting::DISK,
+        };
+        let stats = StreamStats { data_bytes: 5, read_bytes: 6, ..StreamStats::default() };
+        let mut record = CommitRecord::new(fuzz::session_id().operation, 1_795_386_554_505_248);
+        record.metadata = serde_json::json!({"plan": {"name": "p"}});
+        record.resources.push(ResourceRecord {
+            key: "OS::Cinder::Volume#v1".to_owned(),
+            records: BTreeMap::from([("volume".to_owned(), serde_json::json!({"size": 1}))]),
+            streams: BTreeMap::from([("data".to_owned(), StreamRecord { root, stats })]),
+        });
+        record
+    }
+
+    fn sealed() -> Vec<u8> {
+        let salt = Salt::generate(&SeededEntropy::new(4)).unwrap();
+        record().seal(&fuzz::key(), &fuzz::session_id(), salt).unwrap()
+    }
+
+    #[test]
+    fn a_record_comes_back_for_its_session_only() {
+        let bytes = sealed();
+        assert_eq!(CommitObject::classify(&bytes).unwrap(), CommitObject::Record);
+        let session = fuzz::session_id();
+        assert_eq!(CommitRecord::open(&fuzz::key(), &session, &bytes).unwrap(), record());
+        let next = SessionId { epoch: session.epoch + 1, ..session };
+        assert!(matches!(CommitRecord::open(&fuzz::key(), &next, &bytes), Err(Error::Unauthentic { .. })));
+        let other = AccountKey::generate(&SeededEntropy::new(99)).unwrap();
+        assert!(matches!(CommitRecord::open(&other, &session, &bytes), Err(Error::Unauthentic { .. })));
+    }
+
+    #[test]
+    fn every_flip_and_every_cut_of_a_record_is_noticed() {
+        let bytes = sealed();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            assert!(CommitRecord::open(&fuzz::key(), &fuzz::session_id(), &flipped).is_err(), "byte {at}");
+            assert!(
+                CommitRecord::open(&fuzz::key(), &fuzz::session_id(), &bytes[..at]).is_err(),
+                "cut at {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn markers_are_told_from_records_without_a_key() {
+        for kind in [MarkerKind::Fence, MarkerKind::Closed] {
+            let mut marker = Marker::new(kind, "ab".repeat(16));
+            marker.by = "worker-2".to_owned();
+            let bytes = marker.to_bytes();
+            assert!(bytes.starts_with(br#"{"format":1,"kind":""#));
+            assert_eq!(CommitObject::classify(&bytes).unwrap(), CommitObject::Marker(marker));
+            assert!(CommitRecord::open(&fuzz::key(), &fuzz::session_id(), &bytes).is_err());
+        }
+        let json = br#"{"format":1,"kind":"fence","nonce":"n"}"#;
+        let expected = Marker::new(MarkerKind::Fence, "n".to_owned());
+        assert_eq!(CommitObject::classify(json).unwrap(), CommitObject::Marker(expected));
+    }
+
+    #[test]
+    fn neither_record_nor_marker_is_refused() {
+        let mut other_format = sealed();
+        other_format[8] = 2;
+        let cases: [(&[u8], &str); 5] = [
+            (b"", "the commit record header is cut short: 0 of 48 bytes"),
+            (b"KARBORPK", "the commit record header does not start with its magic"),
+            (&other_format, "the commit record header has format 2; this version knows 1"),
+            (br#"{"format":2,"kind":"x"}"#, "the commit marker has format 2; this version knows 1"),
+            (br#"{"format":1,"kind":"x","nonce":""}"#, "reading the JSON of the commit marker"),
+        ];
+        for (bytes, message) in cases {
+            assert_eq!(CommitObject::classify(bytes).unwrap_err().to_string(), message);
+        }
+        let huge = [&b"{"[..], &vec![b' '; Marker::MAX_BYTES]].concat();
+        assert!(matches!(CommitObject::classify(&huge), Err(Error::TooLarge { .. })));
+    }
+}

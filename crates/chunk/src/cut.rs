@@ -190,3 +190,150 @@ impl fmt::Debug for ContentCutter {
         f.debug_struct("ContentCutter").field("sizes", &self.sizes).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Cutting, Entropy, SeededEntropy, fuzz};
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        SeededEntropy::new(5).fill(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Shows `bytes` to a cutter in pieces, and returns the lengths of the chunks.
+    fn lengths(cutter: &mut dyn Cut, bytes: &[u8], piece: usize) -> Vec<usize> {
+        let mut lengths = Vec::new();
+        let mut current = 0;
+        for mut piece in bytes.chunks(piece) {
+            while let Some(end) = cutter.find(piece) {
+                lengths.push(current + end);
+                current = 0;
+                piece = &piece[end..];
+            }
+            current += piece.len();
+        }
+        if current > 0 {
+            lengths.push(current);
+        }
+        lengths
+    }
+
+    const SIZES: ContentSizes = ContentSizes { min_bytes: 512, average_bytes: 2048, max_bytes: 8192 };
+
+    #[test]
+    fn content_is_cut_where_the_published_algorithm_cuts_it() {
+        let bytes = noise(1 << 20);
+        for seed in [0, 1, 0x0123_4567_89ab_cdef] {
+            let reference = fastcdc::v2020::FastCDC::with_level_and_seed(
+                &bytes,
+                512,
+                2048,
+                8192,
+                Normalization::Level1,
+                seed,
+            );
+            let expected: Vec<_> = reference.map(|chunk| chunk.length).collect();
+            let mut cutter = ContentCutter::new(SIZES, seed).unwrap();
+            assert_eq!(lengths(&mut cutter, &bytes, bytes.len()), expected, "seed {seed}");
+            assert!(expected.len() > 300, "{}", expected.len());
+        }
+    }
+
+    #[test]
+    fn an_insertion_moves_few_cuts() {
+        let bytes = noise(1 << 20);
+        let mut moved = bytes.clone();
+        moved.splice(1000..1000, *b"inserted");
+        let cut = |bytes: &[u8]| lengths(&mut ContentCutter::new(SIZES, 1).unwrap(), bytes, 4096);
+        let (before, after) = (cut(&bytes), cut(&moved));
+        let shared = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
+        assert!(shared + 5 > before.len(), "{shared} of {}", before.len());
+    }
+
+    #[test]
+    fn what_never_matches_is_cut_at_the_largest_size() {
+        let zeros = vec![0; 100_000];
+        let mut cutter = ContentCutter::new(SIZES, 0).unwrap();
+        let lengths = lengths(&mut cutter, &zeros, 1000);
+        assert!(lengths.iter().rev().skip(1).all(|length| *length == 8192), "{lengths:?}");
+    }
+
+    #[test]
+    fn an_account_cuts_its_streams_alike_and_unlike_others() {
+        let bytes = noise(1 << 20);
+        let cutting = Cutting::content(SIZES);
+        let cut = |key: &crate::AccountKey| lengths(&mut *key.cutter(&cutting).unwrap(), &bytes, 4096);
+        let other = crate::AccountKey::generate(&SeededEntropy::new(99)).unwrap();
+        assert_eq!(cut(&fuzz::key()), cut(&fuzz::key()));
+        assert_ne!(cut(&fuzz::key()), cut(&other));
+    }
+
+    #[test]
+    fn fixed_cuts_are_aligned_after_a_seek() {
+        let mut cutter = FixedCutter::new(1000).unwrap();
+        cutter.seek(5_999_999_700);
+        assert_eq!(lengths(&mut cutter, &[1; 2500], 90), [300, 1000, 1000, 200]);
+        cutter.reset();
+        assert_eq!(cutter.find(&[1; 999]), None);
+        assert_eq!(cutter.find(&[1; 1]), Some(1));
+    }
+
+    #[test]
+    fn sizes_that_make_no_sense_are_refused() {
+        let sizes =
+            |min_bytes, average_bytes, max_bytes| ContentSizes { min_bytes, average_bytes, max_bytes };
+        let bad = [
+            sizes(0, 2048, 8192),
+            sizes(513, 2048, 8192),
+            sizes(4096, 2048, 8192),
+            sizes(512, 2048, 1024),
+            sizes(512, 8 << 20, 8 << 20),
+            sizes(512, 2048, 16 << 20),
+        ];
+        for sizes in bad {
+            assert!(ContentCutter::new(sizes, 0).is_err(), "{sizes:?}");
+        }
+        assert!(FixedCutter::new(0).is_err());
+        assert!(FixedCutter::new(MAX_CHUNK_BYTES + 1).is_err());
+    }
+
+    #[test]
+    fn a_single_bit_anywhere_is_not_zero() {
+        for length in [0, 1, 255, 256, 257, 1000, 4096] {
+            let mut bytes = vec![0; length];
+            assert!(is_zero(&bytes), "{length}");
+            for at in 0..length {
+                bytes[at] = 1 << (at % 8);
+                assert!(!is_zero(&bytes), "{at} of {length}");
+                bytes[at] = 0;
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn cuts_do_not_depend_on_how_a_stream_is_shown(
+            bytes in prop::collection::vec(any::<u8>(), 0..50_000),
+            piece in 1..20_000usize,
+            size in 1..5000u32,
+        ) {
+            for cutter in [&mut ContentCutter::new(SIZES, 3).unwrap() as &mut dyn Cut, &mut FixedCutter::new(size).unwrap()] {
+                let whole = lengths(cutter, &bytes, bytes.len().max(1));
+                cutter.reset();
+                prop_assert_eq!(&lengths(cutter, &bytes, piece), &whole);
+                cutter.reset();
+                prop_assert_eq!(whole.iter().sum::<usize>(), bytes.len());
+            }
+            let mut content = ContentCutter::new(SIZES, 3).unwrap();
+            let content = lengths(&mut content, &bytes, piece);
+            let (_, all_but_last) = content.split_last().unwrap_or((&0, &[]));
+            prop_assert!(all_but_last.iter().all(|length| (512..=8192).contains(length)));
+        }
+    }
+}

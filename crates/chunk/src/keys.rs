@@ -292,3 +292,84 @@ fn fill_from_base64(text: &str, key: &mut [u8; 32]) -> Option<()> {
     // Two bits are left over; anything but zero there is another text for the same key.
     (bits == 0 && written == 32).then_some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1efb";
+
+    #[test]
+    fn a_master_key_is_read_from_each_of_its_texts() {
+        let key = MasterKey::from_text(HEX).unwrap();
+        let texts = [
+            "000102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1EFB\n",
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHvs=",
+            "  AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHvs\r\n",
+        ];
+        for text in texts {
+            assert_eq!(MasterKey::from_text(text).unwrap().0, key.0, "{text}");
+        }
+        assert_eq!(key.to_text().as_str(), HEX);
+        let url_safe = MasterKey::from_text("-_-_AwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHvs=").unwrap();
+        assert_eq!(url_safe.0[..3], [0xfb, 0xff, 0xbf]);
+    }
+
+    #[test]
+    fn what_is_not_a_master_key_is_refused_and_not_repeated() {
+        let bad = [
+            "",
+            "hunter2",
+            &HEX[..63],
+            &HEX[..62],
+            "zz0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1efb",
+            // Not zero in the bits that stand for nothing: a second spelling of one key.
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHvt=",
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHv==",
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHv*=",
+        ];
+        for text in bad {
+            let error = MasterKey::from_text(text).expect_err(text);
+            assert_eq!(error.to_string(), "the master key is not 32 bytes in hexadecimal or base64");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let entropy = SeededEntropy::new(1);
+        let master = MasterKey::generate(&entropy).unwrap();
+        let account = AccountKey::generate(&entropy).unwrap();
+        let shown = format!("{master:?} {account:?} {:?} {entropy:?}", account.namer());
+        for secret in [master.0.as_slice(), account.0.as_slice()] {
+            let digits = crate::name::hex(secret);
+            for part in (0..digits.len() - 8).map(|at| &digits[at..at + 8]) {
+                assert!(!shown.contains(part), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn system_entropy_does_not_repeat() {
+        let salts = [0; 4].map(|_| Salt::generate(&SystemEntropy).unwrap().used());
+        for (at, salt) in salts.iter().enumerate() {
+            assert!(!salts[..at].contains(salt));
+            assert_ne!(salt.0, [0; 32]);
+        }
+    }
+
+    #[test]
+    fn derived_keys_have_nothing_in_common() {
+        let key = AccountKey::generate(&SeededEntropy::new(1)).unwrap();
+        let namer = key.namer();
+        let ids = [
+            namer.chunk_id(crate::PackKind::Data, b"x").0,
+            namer.chunk_id(crate::PackKind::Meta, b"x").0,
+            *blake3::hash(b"x").as_bytes(),
+            *blake3::keyed_hash(key.secret(), b"x").as_bytes(),
+        ];
+        for (at, id) in ids.iter().enumerate() {
+            assert!(!ids[..at].contains(id));
+        }
+        assert_ne!(key.id().0, MasterKey(key.0.clone()).id().0);
+    }
+}

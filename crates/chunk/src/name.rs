@@ -135,3 +135,19 @@ fn hex_digit(digit: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_spelling() {
+        let hash = ObjectHash::of(b"abc");
+        let text = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+        assert_eq!(hash.to_string(), text);
+        assert_eq!(text.parse::<ObjectHash>().unwrap(), hash);
+        for bad in ["", &text[1..], &text.to_uppercase(), &text.replace('6', "g"), &format!("{text}0")] {
+            assert!(bad.parse::<ObjectHash>().is_err(), "{bad}");
+        }
+    }
+}

@@ -154,3 +154,59 @@ pub(crate) fn check_json(part: &'static str, bytes: &[u8], limit: usize) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> SessionId {
+        SessionId::new(Uuid::from_u128(0x6c6d_6ad4_9fc4_41e7_bc65_e4d3_1542_1283), 0x2a)
+    }
+
+    #[test]
+    fn a_session_id_has_one_spelling() {
+        let text = "6c6d6ad4-9fc4-41e7-bc65-e4d315421283-0000002a";
+        assert_eq!(session().to_string(), text);
+        assert_eq!(text.parse::<SessionId>().unwrap(), session());
+        assert_eq!(SessionId::from_bytes(&session().to_bytes()), session());
+        let bad = [
+            "",
+            "6c6d6ad4-9fc4-41e7-bc65-e4d315421283",
+            "6c6d6ad4-9fc4-41e7-bc65-e4d315421283-2a",
+            "6C6D6AD4-9FC4-41E7-BC65-E4D315421283-0000002a",
+            "6c6d6ad4-9fc4-41e7-bc65-e4d315421283-0000002A",
+            "6c6d6ad49fc441e7bc65e4d315421283-0000002a",
+            "{6c6d6ad4-9fc4-41e7-bc65-e4d315421283}-0000002a",
+        ];
+        for text in bad {
+            assert!(text.parse::<SessionId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn later_attempts_sort_behind_earlier_ones() {
+        let ids = [0, 1, 9, 10, 255, 256, u32::MAX].map(|epoch| SessionId { epoch, ..session() });
+        assert!(ids.is_sorted());
+        assert!(ids.map(|id| id.to_string()).is_sorted());
+    }
+
+    #[test]
+    fn session_records_come_back() {
+        let mut record = SessionRecord::new(SessionKind::Reader, "00".repeat(16));
+        record.pins.push(session());
+        assert_eq!(SessionRecord::from_bytes(&record.to_bytes()).unwrap(), record);
+        // What a later writer of format 1 may add is passed over; what is missing has a meaning.
+        let json = br#"{"format":1,"kind":"writer","nonce":"n","more":[1]}"#;
+        let expected = SessionRecord::new(SessionKind::Writer, "n".to_owned());
+        assert_eq!(SessionRecord::from_bytes(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn unknown_formats_are_named_before_anything_else_is_read() {
+        let error = SessionRecord::from_bytes(br#"{"format":7,"kind":"dancer"}"#).unwrap_err();
+        assert_eq!(error.to_string(), "the session record has format 7; this version knows 1");
+        for json in [&b""[..], b"{}", b"[1]", b"{\"format\":1}", &[b' '; SessionRecord::MAX_BYTES + 1]] {
+            assert!(SessionRecord::from_bytes(json).is_err());
+        }
+    }
+}

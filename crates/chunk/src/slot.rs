@@ -120,3 +120,62 @@ impl KeySlot {
         aad
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SeededEntropy;
+
+    fn world() -> (MasterKey, AccountKey, SeededEntropy) {
+        let entropy = SeededEntropy::new(1);
+        (MasterKey::generate(&entropy).unwrap(), AccountKey::generate(&entropy).unwrap(), entropy)
+    }
+
+    #[test]
+    fn a_key_comes_out_of_its_slot() {
+        let (master, account, entropy) = world();
+        let slot = KeySlot::wrap(&master, "p1", &account, Salt::generate(&entropy).unwrap()).unwrap();
+        let read = KeySlot::from_bytes(&slot.to_bytes()).unwrap();
+        assert_eq!(read, slot);
+        assert_eq!(read.master_key_id(), master.id());
+        assert_eq!(read.unwrap(&master, "p1").unwrap().secret(), account.secret());
+    }
+
+    #[test]
+    fn slots_of_two_master_keys_hold_the_same_key() {
+        let (old, account, entropy) = world();
+        let new = MasterKey::generate(&entropy).unwrap();
+        let slots = [&old, &new]
+            .map(|key| KeySlot::wrap(key, "p1", &account, Salt::generate(&entropy).unwrap()).unwrap());
+        assert_eq!(slots[0].account_key_id(), slots[1].account_key_id());
+        assert_ne!(slots[0].master_key_id(), slots[1].master_key_id());
+        assert_eq!(slots[1].unwrap(&new, "p1").unwrap().secret(), account.secret());
+        let error = slots[0].unwrap(&new, "p1").unwrap_err();
+        assert!(
+            matches!(error, Error::OtherMasterKey { slot, given } if slot == old.id() && given == new.id())
+        );
+        assert!(!error.is_damage());
+    }
+
+    #[test]
+    fn a_slot_does_not_open_in_another_account() {
+        let (master, account, entropy) = world();
+        let slot = KeySlot::wrap(&master, "p1", &account, Salt::generate(&entropy).unwrap()).unwrap();
+        assert!(matches!(slot.unwrap(&master, "p2"), Err(Error::Unauthentic { part: "key slot" })));
+    }
+
+    #[test]
+    fn every_flip_and_every_cut_of_a_slot_is_noticed() {
+        let (master, account, entropy) = world();
+        let slot = KeySlot::wrap(&master, "p1", &account, Salt::generate(&entropy).unwrap()).unwrap();
+        let bytes = slot.to_bytes();
+        let open = |bytes: &[u8]| KeySlot::from_bytes(bytes)?.unwrap(&master, "p1");
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            assert!(open(&flipped).is_err(), "byte {at}");
+            assert!(open(&bytes[..at]).is_err(), "cut at {at}");
+        }
+        assert!(open(&[bytes, vec![0]].concat()).is_err());
+    }
+}
