@@ -1,0 +1,113 @@
+//! Every test of the store on SQLite, PostgreSQL and MariaDB.
+//!
+//! A case is a function of a fresh database. On SQLite each is a test of its own; on a server, which takes seconds to
+//! start, one test runs all of them, each in a database of its own, and names those that failed.
+
+mod checkpoints;
+mod claims;
+mod crash;
+mod kit;
+mod lists;
+mod migrations;
+mod operations;
+mod plans;
+mod rows;
+mod sequences;
+mod small;
+mod stale;
+mod steps;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use karbor_store::Engine;
+use kit::{Server, World};
+
+type Case = fn(World) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+macro_rules! cases {
+    ($($module:ident::$case:ident,)+) => {
+        const CASES: &[(&str, Case)] =
+            &[$((concat!(stringify!($module), "::", stringify!($case)), |world| Box::pin($module::$case(world))),)+];
+
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::$module::$case(crate::World::sqlite().await).await;
+                }
+            )+
+        }
+    };
+}
+
+cases! {
+    checkpoints::a_checkpoint_comes_with_its_operation_log_and_charge,
+    checkpoints::what_fails_leaves_nothing_behind,
+    checkpoints::several_are_added_together_or_not_at_all,
+    checkpoints::only_one_of_many_deletes_begins,
+    checkpoints::a_reset_goes_by_the_state_machine,
+    checkpoints::what_a_bank_holds_is_imported_once,
+    checkpoints::deleted_ones_are_listed_only_when_asked_for,
+    checkpoints::a_restore_needs_an_available_checkpoint,
+    claims::the_most_urgent_is_claimed_first,
+    claims::kinds_and_projects_are_passed_over,
+    claims::a_lease_that_ran_out_can_be_claimed_again,
+    claims::eight_workers_claim_each_operation_once,
+    claims::two_workers_never_both_own_an_operation,
+    claims::nothing_of_a_stale_worker_lands_behind_a_claim,
+    lists::pages_in_any_order_hold_every_row_once,
+    lists::filters_find_what_they_name,
+    lists::an_unknown_marker_is_told,
+    lists::rows_that_come_and_go_do_not_disturb_pages,
+    operations::an_operation_that_is_given_back_waits_for_its_time,
+    operations::a_cancel_makes_a_queued_one_due,
+    operations::the_end_is_written_everywhere_at_once,
+    operations::an_end_that_does_not_fit_changes_nothing,
+    operations::restores_and_verifications_follow_their_operation,
+    plans::a_plan_is_read_as_it_was_written,
+    plans::an_update_changes_what_it_names,
+    plans::an_update_can_ask_for_a_status,
+    plans::a_deleted_plan_is_gone_and_its_charge_too,
+    plans::the_last_free_place_is_given_once,
+    plans::what_no_engine_could_hold_is_refused,
+    sequences::random_events_keep_states_legal_and_quotas_exact,
+    small::limits_are_those_of_the_project_else_the_defaults,
+    small::a_wrong_count_is_put_right,
+    small::a_service_reports_itself,
+    small::services_that_start_together_get_different_numbers,
+    small::a_trigger_in_use_stays,
+    small::a_ledger_is_numbered_and_found_again,
+    stale::every_write_of_a_stale_claim_is_refused,
+    steps::thousands_of_steps_are_saved_and_changed_together,
+    steps::several_changes_of_one_step_count_in_their_order,
+    steps::saving_again_keeps_what_was_done,
+    steps::progress_is_summed,
+    steps::an_unknown_step_is_told,
+    migrations::migrating_twice_or_at_once_is_harmless,
+    migrations::a_newer_schema_is_refused,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_case_on_postgresql() {
+    every_case(Engine::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_case_on_mariadb() {
+    every_case(Engine::Mysql).await;
+}
+
+async fn every_case(engine: Engine) {
+    let server = Server::start(engine).await;
+    migrations::an_empty_database_is_migrated_and_a_foreign_one_left_alone(server.database().await).await;
+    let mut failed = Vec::new();
+    for (name, case) in CASES {
+        let world = server.world().await;
+        // A task of its own, so that one case's panic does not keep the others from running.
+        if tokio::spawn(case(world)).await.is_err() {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "failed on {engine:?}: {failed:?}");
+}

@@ -1,0 +1,192 @@
+//! Quotas, services, triggers and ledgers.
+
+use karbor_store::{
+    Error, LedgerPurpose, LedgerState, Limit, NewLedgerEntry, QuotaResource, Quotas, ScheduledOperation,
+    ServiceStatus, Trigger, TriggerUpdate,
+};
+use karbor_types::{OperationKind, ResourceKey, ScheduledOperationId, TriggerId, UserId};
+use serde_json::{Map, Value, json};
+
+use crate::kit::World;
+use crate::operations::claim;
+use crate::rows::{UNLIMITED, at, operation, plan, project, quotas, used, uuid};
+
+pub(crate) async fn limits_are_those_of_the_project_else_the_defaults(world: World) {
+    let store = &world.store;
+    let defaults = quotas(Limit::At(50), Limit::Unlimited);
+    let (p, q) = (project("p"), project("q"));
+    assert_eq!(store.get_quotas(&p, &defaults).await.expect("read"), defaults.0);
+    store.set_quotas(&p, &[(QuotaResource::Plans, Limit::At(1))], at(1)).await.expect("set");
+    store.set_quotas(&p, &[(QuotaResource::Checkpoints, Limit::At(7))], at(2)).await.expect("set");
+    let own = Quotas { plans: Limit::At(1), checkpoints: Limit::At(7) };
+    assert_eq!(store.get_quotas(&p, &defaults).await.expect("read"), own);
+    assert_eq!(store.get_quotas(&q, &defaults).await.expect("read"), defaults.0);
+
+    store.create_plan(&plan(1, "p"), &defaults).await.expect("the first");
+    let refused = store.create_plan(&plan(2, "p"), &defaults).await;
+    assert!(matches!(refused, Err(Error::OverQuota { resource: QuotaResource::Plans, limit: 1 })));
+    store.set_quotas(&p, &[(QuotaResource::Plans, Limit::Unlimited)], at(3)).await.expect("set");
+    store
+        .create_plan(&plan(2, "p"), &quotas(Limit::At(0), Limit::At(0)))
+        .await
+        .expect("its own limit counts");
+    store.delete_quotas(&p).await.expect("removed");
+    assert_eq!(store.get_quotas(&p, &defaults).await.expect("read"), defaults.0);
+    assert_eq!(used(store, "p", QuotaResource::Plans).await, (2, 0), "what is used stays counted");
+
+    assert_eq!(store.get_quota_class("gold", &defaults).await.expect("any class exists"), defaults.0);
+    store.set_quota_class("gold", &[(QuotaResource::Plans, Limit::At(9))], at(4)).await.expect("set");
+    let gold = store.get_quota_class("gold", &defaults).await.expect("read");
+    assert_eq!(gold, Quotas { plans: Limit::At(9), ..defaults.0 });
+    let long = store.set_quota_class(&"é".repeat(256), &[], at(4)).await;
+    assert!(matches!(long, Err(Error::Invalid { .. })), "{long:?}");
+}
+
+pub(crate) async fn a_wrong_count_is_put_right(world: World) {
+    let store = &world.store;
+    assert!(!store.recount_usage(&project("p")).await.expect("counted"), "nothing there, nothing wrong");
+    store.create_plan(&plan(1, "p"), &UNLIMITED).await.expect("created");
+    store.create_plan(&plan(2, "p"), &UNLIMITED).await.expect("created");
+    store.delete_plan(plan(1, "p").id, at(1)).await.expect("deleted");
+    assert!(!store.recount_usage(&project("p")).await.expect("counted"));
+    assert_eq!(used(store, "p", QuotaResource::Plans).await, (1, 0));
+    world.run("UPDATE quota_usages SET in_use = 77, reserved = 5").await;
+    assert_eq!(used(store, "p", QuotaResource::Plans).await, (77, 5));
+    assert!(store.recount_usage(&project("p")).await.expect("counted"), "it was wrong");
+    assert_eq!(used(store, "p", QuotaResource::Plans).await, (1, 0));
+    assert_eq!(used(store, "p", QuotaResource::Checkpoints).await, (0, 0));
+}
+
+pub(crate) async fn a_service_reports_itself(world: World) {
+    let store = &world.store;
+    let first = store.heartbeat("karbor-protection", "node1", at(1)).await.expect("noted");
+    assert_eq!((first.created_at, first.updated_at, &first.status), (at(1), None, &ServiceStatus::Enabled));
+    let again = store.heartbeat("karbor-protection", "node1", at(9)).await.expect("noted");
+    assert_eq!((again.id, again.updated_at), (first.id, Some(at(9))));
+    let second = store.heartbeat("karbor-protection", "node2", at(2)).await.expect("noted");
+    assert_eq!(store.list_services().await.expect("listed"), [again.clone(), second]);
+
+    let off = ServiceStatus::Disabled { reason: Some("moving".to_owned()) };
+    let disabled = store.set_service_status(first.id, &off).await.expect("set");
+    assert_eq!((disabled.status.clone(), disabled.updated_at), (off, again.updated_at));
+    assert_eq!(store.get_service(first.id).await.expect("found"), disabled);
+    let on = store.set_service_status(first.id, &ServiceStatus::Enabled).await.expect("set");
+    assert_eq!(on, again);
+    let missing = store.set_service_status(99, &ServiceStatus::Enabled).await;
+    assert!(matches!(missing, Err(Error::NotFound { what: "service", .. })), "{missing:?}");
+}
+
+pub(crate) async fn services_that_start_together_get_different_numbers(world: World) {
+    let other = world.other().await;
+    let mut tasks = Vec::new();
+    for number in 0..8 {
+        let store = if number % 2 == 0 { world.store.clone() } else { other.clone() };
+        // Two processes on each of four hosts.
+        let host = format!("node{}", number / 2);
+        tasks.push(tokio::spawn(async move { store.heartbeat("karbor-protection", &host, at(1)).await }));
+    }
+    for task in tasks {
+        task.await.expect("no panic").expect("noted");
+    }
+    let numbers: Vec<i64> = world.store.list_services().await.expect("listed").iter().map(|s| s.id).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    let Value::Object(map) = value else { panic!("{value} is no object") };
+    map
+}
+
+pub(crate) async fn a_trigger_in_use_stays(world: World) {
+    let store = &world.store;
+    let trigger = Trigger {
+        id: TriggerId(uuid(1)),
+        name: "nightly".to_owned(),
+        project: project("p"),
+        kind: "time".to_owned(),
+        properties: object(json!({"format": "crontab", "pattern": "0 1 * * *"})),
+        next_at: None,
+        created_at: at(0),
+        updated_at: None,
+    };
+    let scheduled = ScheduledOperation {
+        id: ScheduledOperationId(uuid(2)),
+        name: "so".to_owned(),
+        description: None,
+        operation_type: "retention_protect".to_owned(),
+        user: UserId::new("someone").expect("a valid user id"),
+        project: project("p"),
+        trigger: trigger.id,
+        definition: object(json!({"plan_id": uuid(3), "max_backups": "3"})),
+        enabled: true,
+        created_at: at(1),
+        updated_at: None,
+    };
+    let early = store.create_scheduled_operation(&scheduled).await;
+    assert!(matches!(early, Err(Error::NotFound { what: "trigger", .. })), "{early:?}");
+    store.create_trigger(&trigger).await.expect("created");
+    assert_eq!(store.get_trigger(trigger.id).await.expect("found"), trigger);
+    store.create_scheduled_operation(&scheduled).await.expect("created");
+    assert_eq!(store.get_scheduled_operation(scheduled.id).await.expect("found"), scheduled);
+    assert_eq!(
+        store.list_triggers(&Default::default()).await.expect("listed"),
+        std::slice::from_ref(&trigger)
+    );
+    assert_eq!(
+        store.list_scheduled_operations(&Default::default()).await.expect("listed"),
+        std::slice::from_ref(&scheduled)
+    );
+
+    let update = TriggerUpdate { next_at: Some(Some(at(50))), ..TriggerUpdate::default() };
+    let changed = store.update_trigger(trigger.id, &update, at(2)).await.expect("changed");
+    assert_eq!(changed, Trigger { next_at: Some(at(50)), updated_at: Some(at(2)), ..trigger.clone() });
+    let used = store.delete_trigger(trigger.id).await;
+    assert!(matches!(used, Err(Error::InUse { what: "trigger", .. })), "{used:?}");
+    store.delete_scheduled_operation(scheduled.id).await.expect("deleted");
+    store.delete_trigger(trigger.id).await.expect("deleted");
+    for gone in [
+        store.get_trigger(trigger.id).await.err(),
+        store.delete_trigger(trigger.id).await.err(),
+        store.update_trigger(trigger.id, &update, at(3)).await.err(),
+        store.delete_scheduled_operation(scheduled.id).await.err(),
+    ] {
+        assert!(matches!(gone, Some(Error::NotFound { .. })), "{gone:?}");
+    }
+}
+
+pub(crate) async fn a_ledger_is_numbered_and_found_again(world: World) {
+    let store = &world.store;
+    store.create_operation(&operation(1, OperationKind::Protect, "p"), at(0)).await.expect("queued");
+    let claim = claim(store, 0).await.claim;
+    let entry = |id: &str, reference: &str| NewLedgerEntry {
+        resource: ResourceKey::new("T", id),
+        kind: "snapshot".to_owned(),
+        reference: reference.to_owned(),
+        purpose: LedgerPurpose::Scaffold,
+        data: json!({"of": id}),
+    };
+    assert_eq!(store.ledger_intend(&claim, &entry("a", "x"), at(1)).await.expect("intended"), 0);
+    assert_eq!(store.ledger_intend(&claim, &entry("b", "x"), at(1)).await.expect("intended"), 1);
+    assert_eq!(store.ledger_intend(&claim, &entry("a", "x"), at(1)).await.expect("the same"), 0);
+    store.ledger_created(&claim, 0, "snap-1", at(2)).await.expect("noted");
+    store.ledger_removed(&claim, 1, at(2)).await.expect("noted");
+    let changed = NewLedgerEntry { purpose: LedgerPurpose::Product, data: Value::Null, ..entry("b", "x") };
+    assert_eq!(store.ledger_intend(&claim, &changed, at(3)).await.expect("again"), 1);
+    let ledger = store.list_ledger(claim.operation()).await.expect("listed");
+    let told: Vec<_> = ledger.iter().map(|e| (e.id, e.reference.as_str(), e.state, e.purpose)).collect();
+    assert_eq!(
+        told,
+        [
+            (0, "snap-1", LedgerState::Created, LedgerPurpose::Scaffold),
+            (1, "x", LedgerState::Intended, LedgerPurpose::Product),
+        ]
+    );
+    assert_eq!((&ledger[0].data, &ledger[1].data), (&json!({"of": "a"}), &Value::Null));
+    assert_eq!(ledger[0].resource, ResourceKey::new("T", "a"));
+    for missing in [
+        store.ledger_created(&claim, 2, "y", at(4)).await.err(),
+        store.ledger_removed(&claim, 2, at(4)).await.err(),
+    ] {
+        assert!(matches!(missing, Some(Error::NotFound { what: "ledger entry", .. })), "{missing:?}");
+    }
+}
