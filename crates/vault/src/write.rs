@@ -4,7 +4,7 @@ pub(crate) mod adopt;
 pub(crate) mod again;
 pub(crate) mod blocks;
 pub(crate) mod buffers;
-mod order;
+pub(crate) mod order;
 pub(crate) mod packer;
 mod plan;
 pub(crate) mod store;

@@ -15,7 +15,7 @@ use crate::write::buffers::lock;
 use crate::{Error, Result};
 
 /// What became of a step of the plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Zeros.
     Zero {
@@ -34,6 +34,8 @@ pub(crate) enum Outcome {
         /// The node, at its place in the stream.
         node: NodeRef,
     },
+    /// Several of them, in order.
+    Many(Vec<Self>),
 }
 
 /// The manifest of a stream, and outcomes that came before their turn.
@@ -116,6 +118,12 @@ fn push(
             builder.push_subtree(node.id, node.level, node.len, &mut sink)
         }
         Outcome::Subtree { node } => return push_parts(builder, &node, session, nodes),
+        Outcome::Many(all) => {
+            for outcome in all {
+                push(builder, outcome, session, nodes)?;
+            }
+            return Ok(());
+        }
     };
     pushed.map_err(|err| Error::chunk("a new manifest", err))
 }
