@@ -43,7 +43,7 @@ fn build(nodes: &mut Nodes, cutting: Cutting, parts: &[Part]) -> StreamRoot {
         match *part {
             Part::Zero(len) => builder.push_zero(len, &mut |node| nodes.take(node)).unwrap(),
             Part::Chunk(number, len) => {
-                builder.push_chunk(id(number), len, &mut |node| nodes.take(node)).unwrap()
+                builder.push_chunk(id(number), len, &mut |node| nodes.take(node)).unwrap();
             }
         }
     }
@@ -386,7 +386,8 @@ proptest! {
         prop_assert_eq!(root.size_bytes, size);
         prop_assert_eq!(&join_zeros(&read(&mut nodes, &root, 0..size)), &expected);
         // A range: chunks whole, zeros cut.
-        let (from, to) = (from.index(size as usize + 1) as u64, to.index(size as usize + 1) as u64);
+        let places = usize::try_from(size).unwrap() + 1;
+        let (from, to) = (from.index(places) as u64, to.index(places) as u64);
         let touched = expected.iter().filter(|entry| from < to && entry.offset < to && entry.offset + entry.len > from);
         let cut: Vec<_> = touched
             .map(|entry| match entry.piece {
