@@ -150,7 +150,8 @@ impl IndexCache {
                     let part = self.fetch(&object, 0).await;
                     (object, part)
                 })
-                .buffered(4);
+                .buffered(4)
+                .boxed();
             while let Some((object, part)) = firsts.next().await {
                 let part = match part {
                     Err(err) if err.kind == ErrorKind::NotFound => {

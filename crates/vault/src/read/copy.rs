@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use karbor_chunk::{ChunkId, PackKind, Piece, is_zero};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -159,6 +159,8 @@ impl StreamReader {
             .map_ok(|work| self.do_work(work, writer.clone(), options))
             .try_buffer_unordered(at_once)
             .try_filter(|lost| futures::future::ready(!lost.is_empty()))
+            // Boxed, so that callers can prove their futures to be Send.
+            .boxed()
             .try_collect()
             .await?;
         for (range, lost) in lost.into_iter().flatten() {
@@ -228,7 +230,7 @@ impl StreamReader {
         let steps = futures::stream::try_unfold(walk, |mut walk| async move {
             Ok::<_, Error>(walk.next().await?.map(|step| (step, walk)))
         });
-        let mut parts = std::pin::pin!(steps.map_ok(|step| self.load(step)).try_buffered(at_once));
+        let mut parts = steps.map_ok(|step| self.load(step)).try_buffered(at_once).boxed();
         let failed = |source| Error::TargetIo { what: "the output".to_owned(), source };
         while let Some((len, part)) = parts.try_next().await? {
             if options.cancel.is_cancelled() {
@@ -326,6 +328,7 @@ impl StreamReader {
         let different: Vec<Vec<Range<u64>>> = parts
             .map_ok(|parts| self.compare_parts(parts, source.clone(), options))
             .try_buffer_unordered(at_once)
+            .boxed()
             .try_collect()
             .await?;
         report.different.extend(different.into_iter().flatten());
