@@ -33,7 +33,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use karbor_plugin::{Context, Provider, Registry};
+use karbor_plugin::{Context, Registry};
 use karbor_store::Store;
 use karbor_types::{CheckpointId, Instant, ProjectId};
 use uuid::Uuid;
@@ -54,6 +54,13 @@ pub use services::{ServiceChange, ServiceView};
 pub use settings::{Settings, TimeFormat};
 pub use triggers::{NewTrigger, TriggerChange};
 pub use verifications::NewVerificationRequest;
+
+// What actions take and give back, so that a front end needs no other room of the house.
+pub use karbor_plugin::Provider;
+pub use karbor_store::{
+    Checkpoint, Direction, Limit, Operation, OperationLog, OperationProgress, Plan, QuotaResource, Quotas,
+    Restore, ScheduledOperation, Service, ServiceStatus, Trigger, Usage, Verification,
+};
 
 /// Tells what stands in the banks, for the one decision that the database alone may not make.
 #[async_trait]

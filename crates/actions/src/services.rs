@@ -48,6 +48,14 @@ impl Actions {
         Ok(services.into_iter().filter(wanted).map(|service| self.view(service)).collect())
     }
 
+    /// Asks whether the caller may switch services, before anybody looks at what they sent.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`].
+    pub fn may_change_services(&self, caller: &Caller) -> Result<()> {
+        self.allow_admin(caller, "service:update")
+    }
+
     /// Switches a service on or off.
     ///
     /// # Errors
