@@ -1,0 +1,241 @@
+//! Restoring under a hidden name first, and giving it its real one when it is whole.
+//!
+//! Invariant: under the target's name stands what stood there before, or the whole restored thing, never a part of
+//! it. Both names stand in the ledger before they are used. Run again after a crash: what was given its name already
+//! is known by the ledger, anything else is begun anew.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use karbor_plugin::{Error, ErrorKind, Intent, LedgerEntry, LedgerId, LedgerState, Purpose, Result, Task};
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+use serde_json::Value;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::place::{Existing, Place, Target};
+
+/// The kind of the ledger's entry for what is not whole yet.
+pub(crate) const SCRATCH: &str = "scratch";
+/// The kind of the ledger's entry for what is.
+pub(crate) const RESTORED: &str = "restored";
+
+/// The ending of all hidden names, by which a removal makes sure of what it removes.
+const MARK: &str = ".karbor-";
+
+/// Returns a word that belongs to this operation and resource alone, the same in every attempt.
+pub(crate) fn tag(task: &Task) -> String {
+    Uuid::new_v5(&task.operation_id.0, task.resource.key.to_string().as_bytes()).simple().to_string()
+}
+
+/// Something that is being restored under its hidden name.
+#[derive(Debug)]
+pub(crate) struct Staging<'a> {
+    task: &'a Task,
+    target: &'a Target,
+    scratch: OsString,
+    entry: LedgerId,
+}
+
+impl<'a> Staging<'a> {
+    /// Begins, and removes what an earlier attempt left.
+    pub(crate) async fn begin(task: &'a Task, target: &'a Target) -> Result<Self> {
+        let scratch = hidden_name(task, &target.place);
+        let intent = Intent {
+            kind: SCRATCH.to_owned(),
+            reference: target.place.sibling_shown(&scratch),
+            purpose: Purpose::Scaffold,
+            data: target.place.to_json(&scratch),
+        };
+        let entry = task.ledger.intend(intent).await?;
+        let staging = Self { task, target, scratch, entry };
+        remove(staging.path(), target.place.sibling_shown(&staging.scratch)).await?;
+        Ok(staging)
+    }
+
+    /// Returns where to write.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.target.place.sibling(&self.scratch)
+    }
+
+    /// Gives the restored thing its name. What stood there, if it may be replaced, is gone afterwards.
+    pub(crate) async fn publish(self) -> Result<()> {
+        let Self { task, target, scratch, entry } = self;
+        let place = &target.place;
+        let shown = place.shown();
+        let reference = shown.to_string_lossy().into_owned();
+        let replaces = !matches!(target.existing, Existing::Nothing | Existing::EmptyDirectory);
+        let mut data = place.to_json(place.name());
+        data["replaced"] = Value::Bool(replaces);
+        let intent = Intent {
+            kind: RESTORED.to_owned(),
+            reference: reference.clone(),
+            purpose: Purpose::Product,
+            data,
+        };
+        let product = task.ledger.intend(intent).await?;
+
+        let directory = place.directory();
+        let rename = |flags| rustix::fs::renameat_with(directory, &scratch, directory, place.name(), flags);
+        let renamed = match target.existing {
+            // Atomic, and an empty directory is replaced by a directory just so.
+            Existing::Directory => rename(RenameFlags::EXCHANGE),
+            Existing::EmptyDirectory | Existing::File => rename(RenameFlags::empty()),
+            Existing::Nothing => match rename(RenameFlags::NOREPLACE) {
+                // A file system that does not know the flag: a directory still replaces nothing but an empty one,
+                // and a file gets a second name, which must be free.
+                Err(Errno::INVAL) => give_name(directory, &scratch, place.name()),
+                other => other,
+            },
+            Existing::BlockDevice | Existing::Other => Err(Errno::INVAL),
+        };
+        renamed.map_err(|errno| publish_error(errno, &shown))?;
+        let directory = directory.try_clone().map_err(|err| Error::io("holding the directory open", err))?;
+        blocking(move || directory.sync_all())
+            .await?
+            .map_err(|err| Error::io(format!("making the new name {} durable", shown.display()), err))?;
+        task.ledger.created(product, &reference).await?;
+        // After an exchange the hidden name has what was replaced.
+        remove(place.sibling(&scratch), place.sibling_shown(&scratch)).await?;
+        task.ledger.removed(entry).await
+    }
+
+    /// Gives up, and returns the error for which that is done.
+    pub(crate) async fn discard(self, because: Error) -> Error {
+        let shown = self.target.place.sibling_shown(&self.scratch);
+        match remove(self.path(), shown.clone()).await {
+            Ok(()) => {
+                if let Err(err) = self.task.ledger.removed(self.entry).await {
+                    warn!(error = %err, "The ledger still has {shown}, which is gone: {err}");
+                }
+            }
+            // The entry stays open: the operation's end tries again.
+            Err(err) => warn!(error = %err, "Cannot remove {shown} yet: {err}"),
+        }
+        because
+    }
+}
+
+impl Place {
+    fn sibling_shown(&self, name: &OsString) -> String {
+        self.shown().with_file_name(name).to_string_lossy().into_owned()
+    }
+}
+
+/// Returns whether an earlier attempt of this operation gave the restored thing its name already.
+pub(crate) async fn is_published(task: &Task, target: &Target) -> Result<bool> {
+    let reference = target.place.shown().to_string_lossy().into_owned();
+    let entries = task.ledger.entries().await?;
+    let Some(entry) = entries.iter().find(|entry| entry.kind == RESTORED && entry.reference == reference)
+    else {
+        return Ok(false);
+    };
+    let there = target.existing != Existing::Nothing;
+    match entry.state {
+        LedgerState::Created => Ok(there),
+        // The target was free when this was written. If it is taken, and what was to take it is not where it was,
+        // then it was us.
+        LedgerState::Intended if entry.data.get("replaced") == Some(&Value::Bool(false)) => {
+            let scratch = hidden_name(task, &target.place);
+            let waiting = std::fs::symlink_metadata(target.place.sibling(&scratch)).is_ok();
+            Ok(there && target.existing != Existing::EmptyDirectory && !waiting)
+        }
+        LedgerState::Intended | LedgerState::Removed => Ok(false),
+    }
+}
+
+/// Tells the ledger that everything is done, when an earlier attempt did it without being able to tell.
+pub(crate) async fn settle(task: &Task, target: &Target) -> Result<()> {
+    for entry in task.ledger.entries().await? {
+        if entry.kind == RESTORED && entry.state == LedgerState::Intended {
+            task.ledger.created(entry.id, &entry.reference).await?;
+        }
+        if entry.kind == SCRATCH && entry.is_open() {
+            let scratch = hidden_name(task, &target.place);
+            remove(target.place.sibling(&scratch), entry.reference.clone()).await?;
+            task.ledger.removed(entry.id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what an entry of this module tells of.
+pub(crate) async fn clean_up(entry: &LedgerEntry) -> Result<()> {
+    if entry.data.get("replaced") == Some(&Value::Bool(true)) {
+        let text = format!("{} replaced what was there, which cannot be brought back", entry.reference);
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+    let Some(place) = Place::from_json(&entry.data)? else { return Ok(()) };
+    if entry.kind == SCRATCH && !place.name().to_string_lossy().contains(MARK) {
+        let text = format!("{} is not a name that this plugin gives; it is left alone", entry.reference);
+        return Err(Error::new(ErrorKind::Other, text));
+    }
+    if entry.kind == RESTORED && entry.state == LedgerState::Intended {
+        // Whether the name was given is not known, so what stands there may be somebody else's.
+        return Ok(());
+    }
+    remove(place.path(), entry.reference.clone()).await
+}
+
+/// Returns the name for what is not whole yet: hidden, recognizable, and not too long for any file system.
+fn hidden_name(task: &Task, place: &Place) -> OsString {
+    let name = place.name().to_string_lossy();
+    let short: String = name.chars().take(48).collect();
+    OsString::from(format!(".{short}{MARK}{}", tag(task)))
+}
+
+fn give_name(directory: &std::fs::File, from: &OsString, to: &std::ffi::OsStr) -> rustix::io::Result<()> {
+    use rustix::fs::AtFlags;
+    match rustix::fs::linkat(directory, from, directory, to, AtFlags::empty()) {
+        Ok(()) => rustix::fs::unlinkat(directory, from, AtFlags::empty()),
+        // Directories have no second names.
+        Err(Errno::PERM) => rustix::fs::renameat(directory, from, directory, to),
+        Err(err) => Err(err),
+    }
+}
+
+fn publish_error(errno: Errno, shown: &Path) -> Error {
+    let shown = shown.display();
+    match errno {
+        Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR | Errno::NOTDIR => Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "something appeared at {shown} while it was restored, and was left as it is; restore again"
+            ),
+        ),
+        Errno::BUSY => Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{shown} is a mount point and cannot be replaced; restore into it with merge, or elsewhere with path"
+            ),
+        ),
+        Errno::INVAL => Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the file system of {shown} cannot exchange two directories; restore elsewhere with path"
+            ),
+        ),
+        other => Error::io(format!("giving the restored data its name {shown}"), other.into()),
+    }
+}
+
+/// Removes a file or a whole directory; one that is not there is removed.
+async fn remove(path: PathBuf, shown: String) -> Result<()> {
+    let removed = blocking(move || {
+        let meta = std::fs::symlink_metadata(&path)?;
+        if meta.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }
+    });
+    match removed.await? {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|err| Error::io(format!("removing {shown}"), err)),
+    }
+}
+
+/// Runs what may take long on a thread for such work.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|err| Error::new(ErrorKind::Other, "the work ended abnormally").with_source(err))
+}
