@@ -145,6 +145,8 @@ CREATE TABLE {if_absent} ledger (
     FOREIGN KEY (operation_id) REFERENCES operations (id) ON DELETE CASCADE
 ) {table};
 
+CREATE INDEX ledger_by_resource ON ledger (operation_id, resource_id{start});
+
 CREATE TABLE {if_absent} operation_logs (
     id {id} NOT NULL PRIMARY KEY,
     project_id {key} NOT NULL,

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod operation;
 mod plan;
+mod purged;
 mod quota;
 mod run;
 mod schedule;
@@ -14,6 +15,7 @@ pub use operation::{
     Claim, ClaimOptions, Claimed, Finish, NewOperation, Operation, OperationLog, Renewal, SubjectChange,
 };
 pub use plan::{Plan, PlanUpdate};
+pub use purged::Purged;
 pub use quota::{Limit, QuotaDefaults, QuotaResource, Quotas, Usage};
 pub use run::{NewRestore, NewVerification, Restore, RunChange, Verification};
 pub use schedule::{ScheduledOperation, Trigger, TriggerUpdate};

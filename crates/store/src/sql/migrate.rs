@@ -116,13 +116,14 @@ fn is_existing_index(_: &sqlx::Error) -> bool {
 /// Fills the engine's types into a migration, and takes the comments out.
 fn fill(engine: Engine, text: &str) -> String {
     let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
-    let tokens: [(&str, &str); 7] = match engine {
+    let tokens: [(&str, &str); 8] = match engine {
         Engine::Sqlite => [
             ("{id}", "TEXT"),
             ("{key}", "TEXT"),
             ("{word}", "TEXT"),
             ("{name}", "TEXT"),
             ("{text}", "TEXT"),
+            ("{start}", ""),
             ("{table}", ""),
             ("{if_absent}", ""),
         ],
@@ -133,6 +134,7 @@ fn fill(engine: Engine, text: &str) -> String {
             ("{word}", "TEXT COLLATE \"C\""),
             ("{name}", "TEXT COLLATE \"C\""),
             ("{text}", "TEXT COLLATE \"C\""),
+            ("{start}", ""),
             ("{table}", ""),
             ("{if_absent}", ""),
         ],
@@ -142,6 +144,8 @@ fn fill(engine: Engine, text: &str) -> String {
             ("{word}", "VARCHAR(64)"),
             ("{name}", "VARCHAR(255)"),
             ("{text}", "LONGTEXT"),
+            // It cannot index long texts whole.
+            ("{start}", "(191)"),
             ("{table}", "ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"),
             ("{if_absent}", "IF NOT EXISTS"),
         ],

@@ -86,6 +86,22 @@ impl Store {
         self.rows("reading a ledger", &select).await?.iter().map(LedgerEntry::read).collect()
     }
 
+    /// Returns what the ledger of an operation holds for one resource, over all attempts, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn list_ledger_of(
+        &self,
+        operation: OperationId,
+        resource: &ResourceKey,
+    ) -> Result<Vec<LedgerEntry>> {
+        let mut select = LedgerEntry::select();
+        select.and_where(Expr::col("operation_id").eq(operation.to_string()));
+        select.and_where(Expr::col("resource_type").eq(resource.kind.as_str()));
+        select.and_where(Expr::col("resource_id").eq(resource.id.as_str())).order_by("id", Order::Asc);
+        self.rows("reading a ledger", &select).await?.iter().map(LedgerEntry::read).collect()
+    }
+
     async fn change_entry(
         &self,
         claim: &Claim,

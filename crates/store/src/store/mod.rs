@@ -5,6 +5,7 @@ mod ledger;
 mod logs;
 mod operations;
 mod plans;
+mod purge;
 mod quotas;
 mod runs;
 mod schedule;

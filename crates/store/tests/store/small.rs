@@ -1,15 +1,19 @@
 //! Quotas, services, triggers and ledgers.
 
 use karbor_store::{
-    Error, LedgerPurpose, LedgerState, Limit, NewLedgerEntry, QuotaResource, Quotas, ScheduledOperation,
-    ServiceStatus, Trigger, TriggerUpdate,
+    Error, LedgerPurpose, LedgerState, Limit, NewLedgerEntry, NewStep, OperationQuery, Purged, QuotaResource,
+    Quotas, ScheduledOperation, ServiceStatus, SubjectChange, Trigger, TriggerUpdate,
 };
-use karbor_types::{OperationKind, ResourceKey, ScheduledOperationId, TriggerId, UserId};
+use karbor_types::{
+    CheckpointEvent, CheckpointState, OperationId, OperationKind, OperationLogId, OperationState,
+    ResourceKey, ScheduledOperationId, TriggerId, UserId,
+};
 use serde_json::{Map, Value, json};
 
+use crate::checkpoints::import;
 use crate::kit::World;
-use crate::operations::claim;
-use crate::rows::{UNLIMITED, at, operation, plan, project, quotas, used, uuid};
+use crate::operations::{claim, ends, happened};
+use crate::rows::{UNLIMITED, about, at, checkpoint, operation, plan, project, quotas, used, uuid};
 
 pub(crate) async fn limits_are_those_of_the_project_else_the_defaults(world: World) {
     let store = &world.store;
@@ -90,6 +94,75 @@ pub(crate) async fn services_that_start_together_get_different_numbers(world: Wo
     }
     let numbers: Vec<i64> = world.store.list_services().await.expect("listed").iter().map(|s| s.id).collect();
     assert_eq!(numbers, [1, 2, 3, 4]);
+}
+
+pub(crate) async fn a_purge_removes_what_is_long_over(world: World) {
+    let store = &world.store;
+    for number in 1..=3 {
+        store.create_plan(&plan(number, "p"), &UNLIMITED).await.expect("created");
+        let new = checkpoint(number, "p");
+        let state = if number < 3 { CheckpointState::ErrorDeleting } else { CheckpointState::Available };
+        import(&world, &new, state).await;
+    }
+    // Number 1 is over at second 10, number 2 at second 20, number 3 lives.
+    for (number, second) in [(1, 10), (2, 20)] {
+        store.delete_plan(plan(number, "p").id, at(second)).await.expect("deleted");
+        let new = checkpoint(number, "p");
+        store
+            .start_delete(new.id, &about(number, OperationKind::Delete, &new), at(1))
+            .await
+            .expect("started");
+        let claimed = claim(store, 1).await.claim;
+        store
+            .save_steps(
+                &claimed,
+                &[NewStep { resource: ResourceKey::new("T", "x"), hook: "main".to_owned(), ordinal: 0 }],
+            )
+            .await
+            .expect("saved");
+        let end = ends(OperationState::Succeeded, happened(CheckpointEvent::Removed));
+        store.finish(&claimed, &end, at(second)).await.expect("ended");
+    }
+    // An operation that left something behind, and one that runs.
+    store.create_operation(&operation(8, OperationKind::Protect, "p"), at(0)).await.expect("queued");
+    let claimed = claim(store, 1).await.claim;
+    let entry = NewLedgerEntry {
+        resource: ResourceKey::new("T", "x"),
+        kind: "snapshot".to_owned(),
+        reference: "s".to_owned(),
+        purpose: LedgerPurpose::Scaffold,
+        data: Value::Null,
+    };
+    store.ledger_intend(&claimed, &entry, at(2)).await.expect("intended");
+    store.finish(&claimed, &ends(OperationState::Failed, SubjectChange::None), at(3)).await.expect("ended");
+    store.create_operation(&operation(9, OperationKind::Protect, "p"), at(0)).await.expect("queued");
+    claim(store, 1).await;
+
+    assert_eq!(
+        store.purge(at(10)).await.expect("purged"),
+        Purged::default(),
+        "at that instant is not before it"
+    );
+    let one = Purged { plans: 1, checkpoints: 1, operations: 1 };
+    assert_eq!(store.purge(at(11)).await.expect("purged"), one);
+    assert_eq!(store.purge(at(1_000)).await.expect("purged"), one);
+    assert_eq!(store.purge(at(1_000)).await.expect("purged"), Purged::default());
+    let left: Vec<u128> = store
+        .list_operations(&OperationQuery::default())
+        .await
+        .expect("listed")
+        .iter()
+        .map(|o| o.id.0.as_u128())
+        .collect();
+    assert_eq!(left, [9, 8], "one runs, one left a snapshot behind");
+    assert_eq!(store.list_ledger(claimed.operation()).await.expect("listed").len(), 1);
+    assert_eq!(store.list_steps(OperationId(uuid(1)), None, 9).await.expect("listed"), [], "they went along");
+    let log = store.get_operation_log(OperationLogId(uuid(1 + (1 << 64)))).await.expect("kept");
+    assert_eq!(log.status, "deleted");
+    store.get_plan(plan(3, "p").id).await.expect("kept");
+    store.get_checkpoint(checkpoint(3, "p").id).await.expect("kept");
+    assert!(matches!(store.get_checkpoint(checkpoint(1, "p").id).await, Err(Error::NotFound { .. })));
+    assert!(!store.recount_usage(&project("p")).await.expect("counted"));
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -183,6 +256,10 @@ pub(crate) async fn a_ledger_is_numbered_and_found_again(world: World) {
     );
     assert_eq!((&ledger[0].data, &ledger[1].data), (&json!({"of": "a"}), &Value::Null));
     assert_eq!(ledger[0].resource, ResourceKey::new("T", "a"));
+    let of_b = store.list_ledger_of(claim.operation(), &ResourceKey::new("T", "b")).await.expect("listed");
+    assert_eq!(of_b, &ledger[1..]);
+    let of_none = store.list_ledger_of(claim.operation(), &ResourceKey::new("U", "b")).await.expect("listed");
+    assert_eq!(of_none, []);
     for missing in [
         store.ledger_created(&claim, 2, "y", at(4)).await.err(),
         store.ledger_removed(&claim, 2, at(4)).await.err(),
