@@ -35,6 +35,14 @@ impl Key {
         Ok(Self(text))
     }
 
+    /// Returns whether any key could start with `prefix`, which may end inside a segment.
+    pub(crate) fn may_start_with(prefix: &str) -> bool {
+        match prefix.rsplit_once('/') {
+            Some((directories, "")) => Self::new(directories).is_ok(),
+            _ => prefix.is_empty() || Self::new(prefix).is_ok(),
+        }
+    }
+
     /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -66,6 +74,12 @@ mod tests {
     fn keys_cannot_leave_their_place() {
         for bad in ["", "/", "a/", "/a", "a//b", "..", "a/../b", ".tmp", "a/.b", "a b", "a\0", "ä"] {
             assert!(Key::new(bad).is_err(), "{bad:?}");
+        }
+        for possible in ["", "a", "a/", "a/b", "a/b-", "a./b/"] {
+            assert!(Key::may_start_with(possible), "{possible:?}");
+        }
+        for impossible in ["/", "/a", "a//", "a//b", ".", "a/.", "../", "a b", "a/../"] {
+            assert!(!Key::may_start_with(impossible), "{impossible:?}");
         }
         assert_eq!(Key::new("accounts/a/packs/x-1/ff").expect("valid").file_name(), "ff");
     }

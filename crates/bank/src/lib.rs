@@ -10,6 +10,9 @@ mod error;
 mod fs;
 mod key;
 mod memory;
+#[cfg(feature = "s3")]
+mod s3;
+mod url;
 pub mod wrap;
 
 use std::fmt;
@@ -23,6 +26,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use fs::{FileSystemBank, SWAP_MAX_BYTES};
 pub use key::{InvalidKey, Key};
 pub use memory::MemoryBank;
+#[cfg(feature = "s3")]
+pub use s3::{S3Bank, S3Credentials, S3Location, S3Options};
+pub use url::{BankUrl, InvalidUrl, OpenOptions, create_url, open_url};
 
 /// Stores objects under keys.
 ///

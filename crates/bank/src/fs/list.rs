@@ -27,8 +27,7 @@ const BUFFER_BYTES: usize = 128 << 10;
 impl Place {
     pub(super) fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Vec<Meta>> {
         let (above, start) = prefix.rsplit_once('/').unwrap_or(("", prefix));
-        let no_key_starts_so = prefix.contains('/') && Key::new(above).is_err();
-        if no_key_starts_so || limit == 0 {
+        if !Key::may_start_with(prefix) || limit == 0 {
             return Ok(Vec::new());
         }
         let mut walk =

@@ -1,7 +1,11 @@
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
 use karbor_bank::conformance::{Options, run};
+use karbor_bank::wrap::{Counting, Faulty, Hooked, LimitOptions, Limited, RetryOptions, Retrying};
 use karbor_bank::{Bank, FileSystemBank, MemoryBank};
+
+use crate::s3_server::S3Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_conforms() {
@@ -14,4 +18,43 @@ async fn file_system_conforms() {
     let directory = tempfile::tempdir().expect("a directory");
     let bank: Arc<dyn Bank> = Arc::new(FileSystemBank::create(directory.path()).expect("a bank"));
     run(&bank, Options::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms() {
+    let server = S3Server::start().await;
+    for prefix in ["", "some/prefix"] {
+        let bank = server.retrying_bank(prefix);
+        // More than one part of an upload in parts; the server names its files by the whole key.
+        let large_object_bytes = if prefix.is_empty() { (64 << 20) + 12_345 } else { 3 << 20 };
+        let options = Options {
+            large_object_bytes,
+            races: 6,
+            racers: 8,
+            model_steps: 150,
+            long_keys: false,
+            ..Options::default()
+        };
+        run(&bank, options).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrappers_conform() {
+    let memory = || Arc::new(MemoryBank::new()) as Arc<dyn Bank>;
+    let limits =
+        LimitOptions { bytes_per_second: NonZeroU64::new(1 << 40), concurrency: NonZeroUsize::new(3) };
+    let wrapped: Vec<Arc<dyn Bank>> = vec![
+        Arc::new(Counting::new(memory())),
+        Arc::new(Limited::new(memory(), limits)),
+        Arc::new(Retrying::new(memory(), RetryOptions::default(), 1)),
+        Arc::new(Faulty::new(memory(), 1)),
+        Arc::new(Hooked::new(memory(), |_, _| async {
+            tokio::task::yield_now().await;
+            Ok(())
+        })),
+    ];
+    for bank in wrapped {
+        run(&bank, Options { large_object_bytes: 1 << 20, races: 10, ..Options::default() }).await;
+    }
 }
