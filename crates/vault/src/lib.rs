@@ -17,6 +17,7 @@ mod progress;
 mod read;
 mod record;
 mod session;
+mod sessions;
 mod source;
 mod target;
 mod write;

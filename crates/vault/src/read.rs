@@ -86,6 +86,11 @@ impl ReaderGuard {
     fn new(session: ReaderSession) -> Arc<Self> {
         Arc::new(Self { session: Mutex::new(Some(session)), runtime: Handle::current() })
     }
+
+    /// Makes one for what another session pins, which the caller keeps.
+    fn of_other() -> Arc<Self> {
+        Arc::new(Self { session: Mutex::new(None), runtime: Handle::current() })
+    }
 }
 
 impl Drop for ReaderGuard {
@@ -103,10 +108,15 @@ impl Drop for ReaderGuard {
 impl CheckpointReader {
     /// Opens a checkpoint under a session of its own.
     pub(crate) async fn open(shared: Arc<Shared>, id: CheckpointId) -> Result<Self> {
+        let own = SessionId::new(shared.random_uuid()?, Epoch(0));
+        Self::open_as(shared, own, id).await
+    }
+
+    /// Opens a checkpoint under a session that the caller names.
+    pub(crate) async fn open_as(shared: Arc<Shared>, own: SessionId, id: CheckpointId) -> Result<Self> {
         let missing = || Error::not_found(format!("checkpoint {id}"));
         let found = karbor_sweep::find_commit(&shared.place, id.as_uuid()).await.map_err(Error::protocol)?;
         let pinned = found.ok_or_else(missing)?;
-        let own = SessionId::new(shared.random_uuid()?, Epoch(0));
         let mut record = SessionRecord::new(Kind::Reader, vec![pinned], shared.nonce()?);
         record.by.clone_from(&shared.options.by);
         let session = match ReaderSession::begin(&shared.place, own, record).await {
@@ -124,6 +134,15 @@ impl CheckpointReader {
         let bad = BadChunks::read(&shared.place).await?;
         let fetcher = fetch::Fetcher::new(shared, Arc::new(bad));
         Self::new(&pinned, commit, fetcher, guard)
+    }
+
+    /// Makes a reader of a commit that another session pins: it may be used as long as that session is open.
+    pub(crate) fn beside(
+        session: &SessionId,
+        commit: CommitRecord,
+        fetcher: Arc<fetch::Fetcher>,
+    ) -> Result<Self> {
+        Self::new(session, commit, fetcher, ReaderGuard::of_other())
     }
 
     fn new(

@@ -29,7 +29,7 @@ use crate::write::again::Again;
 use crate::write::buffers::lock;
 use crate::write::store::ChunkStore;
 use crate::write::{self, BlockOptions, SavedResource, StreamOptions, StreamRecord, WriteStats};
-use crate::{BlockSource, Error, Result};
+use crate::{BlockSource, CheckpointReader, Error, Result};
 
 /// The largest record, as JSON.
 const MOST_RECORD_BYTES: usize = 1 << 20;
@@ -73,6 +73,8 @@ pub(crate) struct Session {
     pub(crate) store: Arc<ChunkStore>,
     pub(crate) fetcher: Arc<Fetcher>,
     base: BTreeMap<ResourceKey, Resource>,
+    /// The base's own session, if its commit record could be read.
+    base_session: Option<SessionId>,
     resources: std::sync::Mutex<BTreeMap<ResourceKey, Resource>>,
     pub(crate) counts: Counts,
     /// Held while sweeps are answered and while committing, so that neither happens twice at once.
@@ -125,10 +127,12 @@ pub(crate) async fn begin(
     }
     let bad = Arc::new(BadChunks::read(place).await?);
     let fetcher = Fetcher::new(shared.clone(), bad.clone());
-    let base = match base {
+    let read = match base {
         Some(base) => read_base(&shared, &base).await?,
-        None => BTreeMap::new(),
+        None => None,
     };
+    let base_session = base.filter(|_| read.is_some());
+    let base = read.unwrap_or_default();
     let protocol = Arc::new(protocol);
     let store = ChunkStore::new(shared.clone(), protocol.clone(), refreshed.view, bad);
     let stop = CancellationToken::new();
@@ -139,6 +143,7 @@ pub(crate) async fn begin(
         store,
         fetcher,
         base,
+        base_session,
         resources: std::sync::Mutex::default(),
         counts: Counts::default(),
         settling: AsyncMutex::new(None),
@@ -162,14 +167,16 @@ async fn already_committed(shared: &Shared, done: &SessionId) -> Result<Error> {
 }
 
 /// Reads what the base left; one that cannot be read is no base.
-async fn read_base(shared: &Shared, base: &SessionId) -> Result<BTreeMap<ResourceKey, Resource>> {
+async fn read_base(shared: &Shared, base: &SessionId) -> Result<Option<BTreeMap<ResourceKey, Resource>>> {
     let bytes = karbor_sweep::read_commit(&shared.place, base).await.map_err(Error::protocol)?;
-    let Some(bytes) = bytes else { return Ok(BTreeMap::new()) };
-    let resources = record::open(&shared.key, base, &bytes).and_then(record::resources);
-    Ok(resources.unwrap_or_else(|error| {
-        warn!(session.id = %base, %error, "Base {base} cannot be read, so everything is read from the source");
-        BTreeMap::new()
-    }))
+    let Some(bytes) = bytes else { return Ok(None) };
+    match record::open(&shared.key, base, &bytes).and_then(record::resources) {
+        Ok(resources) => Ok(Some(resources)),
+        Err(error) => {
+            warn!(session.id = %base, %error, "Base {base} cannot be read, so everything is read from the source");
+            Ok(None)
+        }
+    }
 }
 
 /// Looks for sweeps that wait, as long as the session is in use.
@@ -253,6 +260,20 @@ impl CheckpointWriter {
     /// Returns the session.
     pub fn session_id(&self) -> &SessionId {
         &self.session.id
+    }
+
+    /// Returns the base checkpoint, to be read as long as this session is open: it is pinned by it. `None` when
+    /// there is none, or it cannot be read.
+    ///
+    /// # Errors
+    /// What the bank says.
+    pub async fn base(&self) -> Result<Option<CheckpointReader>> {
+        let Session { shared, fetcher, base_session, .. } = &*self.session;
+        let Some(base) = base_session else { return Ok(None) };
+        let bytes = karbor_sweep::read_commit(&shared.place, base).await.map_err(Error::protocol)?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let commit = record::open(&shared.key, base, &bytes)?;
+        CheckpointReader::beside(base, commit, fetcher.clone()).map(Some)
     }
 
     /// Returns the scope of one resource. Streams and records of one resource have different names.
