@@ -1,17 +1,28 @@
 //! Keeping an account healthy: sweep, verify, scrub, copy, statistics, rebuilding the index.
 
+mod copy;
+pub(crate) mod mark;
+mod merge;
+mod rebuild;
+mod rewrite;
+mod scrub;
+mod state;
+mod stats;
+mod sweep;
+mod verify;
+
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use karbor_bank::Bank;
-use karbor_types::{AccountId, Instant};
+use karbor_types::{AccountId, CheckpointId, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Account, CheckpointInfo, CopyOptions, DamagedRange, Error, ProgressSink, Result, SessionId};
+use crate::{Account, CheckpointInfo, CopyOptions, DamagedRange, ProgressSink, Result, SessionId};
+pub use scrub::scrub;
 
 /// How a sweep is done.
 #[derive(Clone, Default)]
@@ -21,6 +32,8 @@ pub struct SweepOptions {
     pub may_fence: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
     /// Rewrite packs of which at least this part is dead, in hundredths; `None` is 50, more than 100 is never.
     pub rewrite_dead_percent: Option<u8>,
+    /// Free what is unused although chunks that living checkpoints need are missing.
+    pub despite_missing_chunks: bool,
     /// Stops the work; it can be gone on with at any time.
     pub cancel: CancellationToken,
 }
@@ -42,6 +55,9 @@ pub struct SweepReport {
     pub finished: bool,
     /// Sessions that have neither answered nor ended.
     pub waiting_for: Vec<String>,
+    /// Sessions that were fenced.
+    #[serde(default)]
+    pub fenced: Vec<String>,
     /// Packs that were deleted.
     pub deleted_packs: u64,
     /// Bytes that were freed.
@@ -176,7 +192,7 @@ pub struct RebuildReport {
 #[derive(Clone)]
 pub struct CopyCheckpoint {
     /// The id of the copy; its session's operation.
-    pub new_id: karbor_types::CheckpointId,
+    pub new_id: CheckpointId,
     /// When the copy is made.
     pub created_at: Instant,
     /// The copy's metadata; `None` takes the original's.
@@ -193,28 +209,13 @@ impl fmt::Debug for CopyCheckpoint {
     }
 }
 
-/// Checks every object of a bank against its name. Needs no key.
-///
-/// # Errors
-/// What the bank says when it lists, or the state file. A damaged object is not an error here.
-pub async fn scrub(bank: Arc<dyn Bank>, options: &ScrubOptions) -> Result<ScrubReport> {
-    let _ = (bank, options);
-    Err(Error::Unsupported { what: "scrubbing".to_owned() })
-}
-
-fn unsupported<T>(what: &str) -> Result<T> {
-    Err(Error::Unsupported { what: what.to_owned() })
-}
-
-#[expect(clippy::unused_async, reason = "their bodies come")]
 impl Account {
     /// Frees what no checkpoint reaches, beside running backups, restores and other sweeps.
     ///
     /// # Errors
     /// What the bank says; [`Error::Damaged`] when a living manifest cannot be read (then nothing is freed).
     pub async fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
-        let _ = options;
-        unsupported("sweeping")
+        sweep::sweep(&self.shared, options).await
     }
 
     /// Checks a checkpoint and names what of it is damaged.
@@ -223,28 +224,26 @@ impl Account {
     /// [`Error::NotFound`], [`Error::Cancelled`], and what the bank says. Damage is not an error here.
     pub async fn verify(
         &self,
-        id: karbor_types::CheckpointId,
+        id: CheckpointId,
         mode: VerifyMode,
         options: &CopyOptions,
     ) -> Result<VerifyReport> {
-        let _ = (id, mode, options);
-        unsupported("verifying")
+        verify::verify(self, id, mode, options).await
     }
 
     /// Copies a checkpoint into another account, of this bank or another: only chunks that are missing there,
-    /// checked on the way, sealed with the target's key.
+    /// checked on the way, sealed with the target's key. Returns what stands there if it was copied before.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Damaged`], as [`Account::begin`], and what the banks say.
     pub async fn copy(
         &self,
-        id: karbor_types::CheckpointId,
+        id: CheckpointId,
         to: &Self,
         session: &SessionId,
         copy: &CopyCheckpoint,
     ) -> Result<CheckpointInfo> {
-        let _ = (id, to, session, copy);
-        unsupported("copying")
+        copy::copy(self, id, to, session, copy).await
     }
 
     /// Returns what the account holds.
@@ -252,14 +251,14 @@ impl Account {
     /// # Errors
     /// What the bank says.
     pub async fn stats(&self) -> Result<AccountStats> {
-        unsupported("statistics")
+        stats::stats(self).await
     }
 
-    /// Writes the bank's index anew from the packs' trailers.
+    /// Writes the bank's index anew from the packs' trailing indexes, as far as it does not name them already.
     ///
     /// # Errors
     /// What the bank says. A damaged pack is not an error here.
     pub async fn rebuild_index(&self) -> Result<RebuildReport> {
-        unsupported("rebuilding the index")
+        rebuild::rebuild(self).await
     }
 }

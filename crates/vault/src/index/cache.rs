@@ -58,8 +58,6 @@ pub(crate) struct Refreshed {
     pub(crate) view: Arc<View>,
     /// Index objects that were not there any more when they were read: the caller lists again.
     pub(crate) vanished: bool,
-    /// Index objects that cannot be read, and why. What only they tell is not known.
-    pub(crate) damaged: Vec<(String, Error)>,
 }
 
 impl IndexCache {
@@ -141,7 +139,6 @@ impl IndexCache {
         let new: Vec<IndexObject> =
             listed.iter().filter(|object| !state.objects.contains(object.key.as_str())).cloned().collect();
         let mut vanished = false;
-        let mut damaged = Vec::new();
         if !new.is_empty() {
             changed = true;
             let mut ingest = Ingest::new(self.dir.clone(), self.entropy.clone());
@@ -166,9 +163,9 @@ impl IndexCache {
                     Ok(()) => {
                         state.objects.insert(object.key.as_str().to_owned());
                     }
+                    // What only it tells is not known until the index is rebuilt; it is tried again next time.
                     Err(err) => {
                         warn!(object.key = %object.key, error = %err, "Index object {} cannot be read", object.key);
-                        damaged.push((object.key.as_str().to_owned(), err));
                     }
                 }
             }
@@ -182,7 +179,7 @@ impl IndexCache {
         }
         let view = Arc::new(state.view());
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view.clone();
-        Ok(Refreshed { view, vanished, damaged })
+        Ok(Refreshed { view, vanished })
     }
 
     async fn fetch(&self, object: &IndexObject, from: u64) -> karbor_bank::Result<bytes::Bytes> {

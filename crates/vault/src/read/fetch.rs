@@ -66,10 +66,6 @@ impl Fetcher {
         })
     }
 
-    pub(crate) fn bad(&self) -> &BadChunks {
-        &self.bad
-    }
-
     /// Returns all copies that the index knows, those that are marked bad last.
     pub(crate) fn locate(&self, id: &ChunkId) -> Result<Vec<Location>> {
         let view = self.shared.cache.view();

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use karbor_chunk::{ChunkId, Compressor, PackKind};
-use karbor_sweep::{Doomed, PackName, SessionId, WriterSession};
+use karbor_sweep::{Doomed, PackName, WriterSession};
 
 use crate::account::Shared;
 use crate::bad::BadChunks;
@@ -84,10 +84,6 @@ impl ChunkStore {
 
     pub(crate) fn packer(&self) -> &Arc<Packer> {
         self.packer.get().expect("it is set before the store is given out")
-    }
-
-    pub(crate) fn session_id(&self) -> &SessionId {
-        self.session.id()
     }
 
     /// Stores a chunk unless it is present.

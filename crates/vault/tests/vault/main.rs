@@ -3,3 +3,4 @@
 mod compose;
 mod identity;
 mod support;
+mod upkeep;

@@ -17,9 +17,9 @@ use uuid::Uuid;
 /// Small packs and few threads, so that a test meets many packs.
 pub fn options() -> AccountOptions {
     AccountOptions {
-        memory_bytes: 48 << 20,
+        memory_bytes: 64 << 20,
         threads: NonZeroUsize::new(2).expect("two"),
-        pack_bytes: 2 << 20,
+        pack_bytes: 5 << 20,
         ..AccountOptions::default()
     }
 }
