@@ -66,7 +66,6 @@ impl Actions {
             parameters: parameters.clone(),
         };
         let operation = NewOperation {
-            plan: Some(checkpoint.plan.id),
             checkpoint: Some(checkpoint.id),
             restore: Some(id),
             provider: Some(request.provider),
@@ -88,7 +87,6 @@ impl Actions {
         let wish =
             OperationRequest { parameters: parameters.clone(), dry_run: true, ..OperationRequest::default() };
         let operation = NewOperation {
-            plan: Some(checkpoint.plan.id),
             checkpoint: Some(checkpoint.id),
             provider: Some(request.provider),
             request: request_of(caller, wish),

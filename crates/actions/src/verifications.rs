@@ -51,7 +51,6 @@ impl Actions {
         let thoroughness = request.thoroughness;
         let wish = OperationRequest { parameters, thoroughness, ..OperationRequest::default() };
         let operation = NewOperation {
-            plan: Some(checkpoint.plan.id),
             checkpoint: Some(checkpoint.id),
             verification: Some(id),
             provider: Some(request.provider),
