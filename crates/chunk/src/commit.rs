@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::header::{self, HEADER_BYTES, ObjectKind};
-use crate::session::check_json;
+use crate::header::{self, HEADER_BYTES, KNOWN_FORMATS, ObjectKind};
 use crate::{AccountKey, Error, FORMAT, Result, Salt, SessionId, StreamRoot};
 
 const PART: &str = "commit record";
@@ -38,7 +37,7 @@ pub struct CommitRecord {
 /// What one resource left in the checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResourceRecord {
-    /// The resource: its type and id in the caller's spelling.
+    /// The resource, in the caller's spelling: a JSON list of its type and its id, as text.
     pub key: String,
     /// Small typed data, by name.
     #[serde(default)]
@@ -146,7 +145,7 @@ impl CommitRecord {
 }
 
 /// What a marker at a commit key says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MarkerKind {
     /// Somebody else took the key: that session can never commit.
@@ -155,63 +154,53 @@ pub enum MarkerKind {
     Closed,
 }
 
-/// A fence, or the end of a session that commits nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Marker {
-    format: u16,
-    /// Which of the two.
-    pub kind: MarkerKind,
-    /// Who put it, for people.
-    #[serde(default)]
-    pub by: String,
-    /// 32 hexadecimal digits of randomness: after a lost reply, a marker with this nonce is one's own.
-    pub nonce: String,
-    /// When, in microseconds UTC by the clock of who put it. For people; nothing is decided by it.
-    #[serde(default)]
-    pub created_at: i64,
-    /// Why, for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub reason: String,
-}
-
-impl Marker {
-    /// The largest marker that is read.
-    pub const MAX_BYTES: usize = 1 << 16;
-
-    /// Makes a marker; the other fields may be set afterwards.
-    pub fn new(kind: MarkerKind, nonce: String) -> Self {
-        Self { format: FORMAT, kind, by: String::new(), nonce, created_at: 0, reason: String::new() }
-    }
-
-    /// Writes the marker.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a struct of texts and numbers always has a JSON form")
-    }
-}
-
 /// What stands at a commit key, as far as it can be told without a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitObject {
     /// A sealed commit record: [`CommitRecord::open`] reads it.
     Record,
-    /// A fence or an end.
-    Marker(Marker),
+    /// A fence or an end. Whatever else it says is for people.
+    Marker(MarkerKind),
 }
 
 impl CommitObject {
+    /// The largest marker that is read.
+    pub const MAX_MARKER_BYTES: usize = 1 << 16;
+
     /// Tells records from markers.
     ///
     /// # Errors
     /// When it is neither, or of an unknown format.
     pub fn classify(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Kind {
+            kind: MarkerKind,
+        }
         if bytes.first() == Some(&b'{') {
-            check_json(MARKER_PART, bytes, Marker::MAX_BYTES)?;
+            check_json(MARKER_PART, bytes, Self::MAX_MARKER_BYTES)?;
             let marker = serde_json::from_slice(bytes);
-            return marker.map(Self::Marker).map_err(|source| Error::Json { part: MARKER_PART, source });
+            let Kind { kind } = marker.map_err(|source| Error::Json { part: MARKER_PART, source })?;
+            return Ok(Self::Marker(kind));
         }
         header::decode(ObjectKind::Commit, bytes)?;
         Ok(Self::Record)
     }
+}
+
+/// Checks size and format number of a JSON object before the rest of it is read.
+fn check_json(part: &'static str, bytes: &[u8], limit: usize) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        format: u32,
+    }
+    if bytes.len() > limit {
+        return Err(Error::TooLarge { part, found: bytes.len() as u64, limit: limit as u64 });
+    }
+    let numbered: Numbered = serde_json::from_slice(bytes).map_err(|source| Error::Json { part, source })?;
+    if numbered.format != u32::from(FORMAT) {
+        return Err(Error::UnknownFormat { part, found: numbered.format, known: KNOWN_FORMATS });
+    }
+    Ok(())
 }
 
 /// The header, the length, and which session's commit key this is for.
@@ -237,7 +226,7 @@ mod tests {
         let mut record = CommitRecord::new(fuzz::session_id().operation, 1_795_386_554_505_248);
         record.metadata = serde_json::json!({"plan": {"name": "p"}});
         record.resources.push(ResourceRecord {
-            key: "OS::Cinder::Volume#v1".to_owned(),
+            key: r#"["OS::Cinder::Volume","v1"]"#.to_owned(),
             records: BTreeMap::from([("volume".to_owned(), serde_json::json!({"size": 1}))]),
             streams: BTreeMap::from([("data".to_owned(), StreamRecord { root, stats })]),
         });
@@ -277,17 +266,18 @@ mod tests {
 
     #[test]
     fn markers_are_told_from_records_without_a_key() {
-        for kind in [MarkerKind::Fence, MarkerKind::Closed] {
-            let mut marker = Marker::new(kind, "ab".repeat(16));
-            marker.by = "worker-2".to_owned();
-            let bytes = marker.to_bytes();
-            assert!(bytes.starts_with(br#"{"format":1,"kind":""#));
-            assert_eq!(CommitObject::classify(&bytes).unwrap(), CommitObject::Marker(marker));
-            assert!(CommitRecord::open(&fuzz::key(), &fuzz::session_id(), &bytes).is_err());
+        let cases: [(&[u8], _); 3] = [
+            (br#"{"format":1,"kind":"fence"}"#, MarkerKind::Fence),
+            (
+                br#"{"format":1,"kind":"fence","of":"writer","by":"worker-2","reason":"silent"}"#,
+                MarkerKind::Fence,
+            ),
+            (br#"{"format":1,"kind":"closed","of":"reader"}"#, MarkerKind::Closed),
+        ];
+        for (bytes, kind) in cases {
+            assert_eq!(CommitObject::classify(bytes).unwrap(), CommitObject::Marker(kind));
+            assert!(CommitRecord::open(&fuzz::key(), &fuzz::session_id(), bytes).is_err());
         }
-        let json = br#"{"format":1,"kind":"fence","nonce":"n"}"#;
-        let expected = Marker::new(MarkerKind::Fence, "n".to_owned());
-        assert_eq!(CommitObject::classify(json).unwrap(), CommitObject::Marker(expected));
     }
 
     #[test]
@@ -299,12 +289,12 @@ mod tests {
             (b"KARBORPK", "the commit record header does not start with its magic"),
             (&other_format, "the commit record header has format 2; this version knows 1"),
             (br#"{"format":2,"kind":"x"}"#, "the commit marker has format 2; this version knows 1"),
-            (br#"{"format":1,"kind":"x","nonce":""}"#, "reading the JSON of the commit marker"),
+            (br#"{"format":1,"kind":"x"}"#, "reading the JSON of the commit marker"),
         ];
         for (bytes, message) in cases {
             assert_eq!(CommitObject::classify(bytes).unwrap_err().to_string(), message);
         }
-        let huge = [&b"{"[..], &vec![b' '; Marker::MAX_BYTES]].concat();
+        let huge = [&b"{"[..], &vec![b' '; CommitObject::MAX_MARKER_BYTES]].concat();
         assert!(matches!(CommitObject::classify(&huge), Err(Error::TooLarge { .. })));
     }
 }

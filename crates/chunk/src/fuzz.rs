@@ -8,7 +8,7 @@ use crate::index::BlockWriter;
 use crate::{
     AccountKey, ChunkId, Codec, CommitObject, CommitRecord, CursorStep, Cutting, Decompressor, Encoded,
     IndexDecoder, KeySlot, ManifestBuilder, ManifestCursor, Node, PackOutline, PackTail, Salt, SeededEntropy,
-    SessionId, SessionRecord, header,
+    SessionId, header,
 };
 
 /// An entry point and its name, which is the name of its fuzz target.
@@ -31,9 +31,8 @@ pub const TARGETS: &[Target] = &[
 
 /// What stands at a commit key.
 pub fn commit(bytes: &[u8]) {
-    if let Ok(CommitObject::Marker(marker)) = CommitObject::classify(bytes) {
-        let again = CommitObject::classify(&marker.to_bytes()).ok();
-        assert_eq!(again, Some(CommitObject::Marker(marker)), "a marker is read as it was written");
+    if let Ok(CommitObject::Marker(_)) = CommitObject::classify(bytes) {
+        assert_eq!(bytes.first(), Some(&b'{'), "a marker is told by its first byte");
     }
     drop(CommitRecord::open(&key(), &session_id(), bytes));
 }
@@ -149,12 +148,8 @@ pub fn payload(bytes: &[u8]) {
     }
 }
 
-/// A session record.
+/// The text of a session id.
 pub fn session(bytes: &[u8]) {
-    if let Ok(record) = SessionRecord::from_bytes(bytes) {
-        let again = SessionRecord::from_bytes(&record.to_bytes()).ok();
-        assert_eq!(again, Some(record), "a session record is read as it was written");
-    }
     if let Ok(text) = std::str::from_utf8(bytes)
         && let Ok(id) = text.parse::<SessionId>()
     {

@@ -28,7 +28,7 @@ mod session;
 mod slot;
 
 pub use codec::{Codec, CompressOptions, Compressor, Decompressor, Encoded};
-pub use commit::{CommitObject, CommitRecord, Marker, MarkerKind, ResourceRecord, StreamRecord, StreamStats};
+pub use commit::{CommitObject, CommitRecord, MarkerKind, ResourceRecord, StreamRecord, StreamStats};
 pub use cut::{ContentCutter, ContentSizes, Cut, FixedCutter, is_zero};
 pub use error::{Error, Result};
 pub use header::{FORMAT, PackKind};
@@ -42,7 +42,7 @@ pub use manifest::{
 };
 pub use name::{ChunkId, Namer, ObjectHash};
 pub use pack::{FinishedPack, PackBuilder, PackEntry, PackInfo, PackOpener, PackOutline, PackTail, TailStep};
-pub use session::{SessionId, SessionKind, SessionRecord};
+pub use session::SessionId;
 pub use slot::KeySlot;
 
 /// The largest chunk, before compression: 8 MiB.
