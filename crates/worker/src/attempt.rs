@@ -9,7 +9,7 @@ use karbor_store::{Finish, Operation, SubjectChange};
 use karbor_types::{
     CheckpointEvent, Epoch, Instant, OperationKind, OperationRequest, OperationState, ProviderId, RunEvent,
 };
-use karbor_vault::Account;
+use karbor_vault::{Account, SessionId};
 use serde_json::{Value, json};
 use tracing::{error, info, warn};
 
@@ -263,6 +263,12 @@ impl Attempt {
         unreachable!("the loop ends by a return")
     }
 
+    /// Returns whether an earlier attempt has stored steps.
+    pub(crate) async fn has_steps(&self) -> Result<bool, Stop> {
+        let first = self.store(|| self.shared.store.list_steps(self.operation.id, None, 1)).await?;
+        Ok(!first.is_empty())
+    }
+
     /// Returns the present time.
     pub(crate) fn now(&self) -> Instant {
         (self.shared.clock)()
@@ -293,6 +299,11 @@ impl Attempt {
         project: &karbor_types::ProjectId,
     ) -> Result<Account, Stop> {
         Ok(self.shared.banks.account(provider, project).await?)
+    }
+
+    /// Names this attempt in a bank.
+    pub(crate) fn session(&self) -> SessionId {
+        SessionId::new(self.operation.id.0, self.lease.claim.epoch())
     }
 
     /// Fails when the operation is to stop before its next part.

@@ -20,7 +20,7 @@ pub(crate) enum Place {
     RecordsStored,
     /// Delete: the tombstone stands.
     Tombstoned,
-    /// Steps are recorded as started, and their hooks have not begun.
+    /// Steps are recorded as started; the hooks of those that are recorded first have not begun.
     StepStarted,
     /// A hook has returned, and nothing of that is durable.
     HookDone,
@@ -42,7 +42,9 @@ pub(crate) enum Place {
     Closed,
     /// Verify: the data engine has looked.
     Checked,
-    /// Sweep: the first look is over.
+    /// Sweep: sessions on which nobody is at work are ended.
+    Fenced,
+    /// Sweep: what could be freed is freed.
     Swept,
     /// The operation's end is recorded.
     Finished,
@@ -76,6 +78,7 @@ mod armed {
                 Self::Abandoned => "abandoned",
                 Self::Closed => "closed",
                 Self::Checked => "checked",
+                Self::Fenced => "fenced",
                 Self::Swept => "swept",
                 Self::Finished => "finished",
             }
@@ -134,6 +137,7 @@ mod armed {
         "delete.finished",
         "sweep.claimed",
         "sweep.opened",
+        "sweep.fenced",
         "sweep.swept",
         "sweep.sweep_queued",
         "sweep.finished",

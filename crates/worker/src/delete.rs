@@ -39,11 +39,17 @@ pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
     let account = attempt.account(row.provider, &row.project).await?;
     attempt.pass(Place::Opened).await;
 
-    let (graph, records) = match living(attempt, &account, &row).await? {
-        Some((graph, records)) => (graph, Some(records)),
-        None => (known_graph(&row)?, None),
-    };
     let earlier = earlier(attempt, &row).await?;
+    let (graph, records) = match living(attempt, &account, &row).await? {
+        Some((graph, records)) => {
+            remember(attempt, &row, &graph).await?;
+            (graph, Some(records))
+        }
+        // The record is gone, by this operation or one before, which left what plugins need in their steps. If
+        // there are none, it never was: what its maker began was cleaned up by its maker.
+        None if !earlier.is_empty() || attempt.has_steps().await? => (known_graph(&row)?, None),
+        None => (Graph::default(), None),
+    };
     let with_records = match &records {
         Some(records) => records.keys().cloned().collect(),
         None => earlier.iter().map(|step| step.resource.clone()).collect::<BTreeSet<_>>(),
@@ -85,7 +91,7 @@ async fn living(
         // Whatever stands there, it must be possible to be rid of it.
         Err(_) => known_graph(row)?,
     };
-    let reader = match account.read(row.id).await {
+    let reader = match account.read_as(&attempt.session(), row.id).await {
         Ok(reader) => reader,
         Err(err) if err.kind() == karbor_vault::ErrorKind::NotFound => return Ok(None),
         Err(err) => return Err(err.into()),
@@ -100,6 +106,18 @@ async fn living(
     }
     close(attempt, Arc::new(reader)).await;
     Ok(Some((graph, records)))
+}
+
+/// Writes the graph into a row that has none (it was found in the bank) or another one.
+async fn remember(attempt: &Attempt, row: &Checkpoint, graph: &Graph) -> Result<(), Stop> {
+    let packed = graph.pack();
+    if row.graph.as_ref() == Some(&packed) {
+        return Ok(());
+    }
+    let subject =
+        SubjectChange::Checkpoint(CheckpointChange { graph: Some(packed), ..CheckpointChange::default() });
+    let store = &attempt.shared.store;
+    attempt.store(|| store.change_subject(&attempt.lease.claim, &subject, attempt.now())).await
 }
 
 /// Returns the graph that the row knows; without one there is nothing to ask plugins about.
@@ -143,6 +161,12 @@ async fn keep_records(
     records: Option<&Records>,
     earlier: &[karbor_store::Step],
 ) -> Result<(), Stop> {
+    let mut kept: BTreeMap<&ResourceKey, BTreeMap<String, Value>> = BTreeMap::new();
+    for row in earlier {
+        if let Some(records) = StepOutcome::from_json(&row.outcome).unwrap_or_default().records {
+            kept.insert(&row.resource, records);
+        }
+    }
     let mut changes = Vec::new();
     let mut done: Vec<(usize, StepState)> = Vec::new();
     for (index, step) in drive.schedule.flow().steps().iter().enumerate() {
@@ -155,9 +179,8 @@ async fn keep_records(
             Some(row) => StepOutcome::from_json(&row.outcome).unwrap_or_default(),
             None => StepOutcome::default(),
         };
-        if let Some(records) = records.and_then(|records| records.get(key)) {
-            outcome.records = Some(records.clone());
-        }
+        let records = records.and_then(|records| records.get(key)).or_else(|| kept.get(key));
+        outcome.records = records.cloned();
         let is_done = before.is_some_and(|row| row.state == StepState::Done);
         if outcome == StepOutcome::default() && !is_done {
             continue;

@@ -12,7 +12,7 @@
 //! Lines 3 and 4 are done for all steps that ended meanwhile, in one flush and one transaction. A step that wrote
 //! streams waits a little for others, since a flush closes packs that are not full.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use karbor_flow::{Ready, Room, Schedule, SkipReason};
 use karbor_plugin::{ErrorKind, IdMap, Severity};
-use karbor_store::{RunChange, StepChange, StepEnd, SubjectChange};
-use karbor_types::{CheckpointId, Hook, OperationKind, Progress, StepState};
+use karbor_store::{RunChange, StepChange, StepEnd};
+use karbor_types::{CheckpointId, Hook, Progress, StepState};
 use karbor_vault::{CheckpointReader, CheckpointWriter};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -61,7 +61,7 @@ pub(crate) struct Drive {
     /// Restore: what has become of the resources so far.
     pub(crate) restored: IdMap,
     /// What was last told of the resources in the restore's or verification's row.
-    told: RunChange,
+    pub(crate) told: RunChange,
     hooks: JoinSet<HookEnd>,
     running: HashMap<Id, Running>,
     pending: Pending,
@@ -166,6 +166,7 @@ impl Drive {
         let mut recording: Option<BoxFuture<'static, Result<Recorded, Stop>>> = None;
         loop {
             self.start_ready();
+            self.enforce_stops();
             if recording.is_none() {
                 if let Some(next) = self.due() {
                     recording = Some(next.run().boxed());
@@ -199,7 +200,7 @@ impl Drive {
                     let patience = Duration::from_secs(self.attempt.shared.config.drain_seconds.into());
                     self.stop_at = Some(Instant::now() + patience);
                 }
-                () = sleep_until(wake_at) => self.enforce_stops(),
+                () = sleep_until(wake_at) => {}
             }
         }
         attempt.pass(Place::FlowDone).await;
@@ -320,8 +321,14 @@ impl Drive {
                     error = &err as &dyn std::error::Error,
                     "{} of {resource} failed after {attempts} attempts: {}", step.hook, err.message()
                 );
-                ended.failure = Some(failed(err.kind(), err.message().to_owned()));
+                // Nobody told it to stop, so this is a failure like any other.
+                let kind = if err.kind() == ErrorKind::Cancelled { ErrorKind::Other } else { err.kind() };
+                ended.failure = Some(failed(kind, err.message().to_owned()));
             }
+        }
+        if matches!(self.vault, Vault::Records) {
+            // Whoever deletes again needs them again.
+            ended.outcome.records = Some(self.members[step.resource].records.clone());
         }
         self.pending.ended.push(ended);
         Ok(())
@@ -524,72 +531,5 @@ impl Drive {
                 running.abort.abort();
             }
         }
-    }
-
-    /// Returns the operation's result.
-    pub(crate) fn resources_result(&self) -> serde_json::Value {
-        self.members.iter().map(Member::result).collect()
-    }
-
-    /// Returns why the operation failed, if it did.
-    pub(crate) fn failure(&self) -> Option<Failure> {
-        if let Some(failure) = &self.hopeless {
-            return Some(failure.clone());
-        }
-        if self.schedule.is_cancelled() {
-            let unfinished = self.members.iter().any(|member| member.status() != "done");
-            return unfinished.then(|| Failure::new(ErrorKind::Cancelled, "cancelled"));
-        }
-        let first = self.schedule.first_failure()?;
-        let member = &self.members[first];
-        let failed = self.members.iter().filter(|member| member.failure.is_some()).count();
-        let mut failure = match &member.failure {
-            Some(ResourceFailure { hook, kind, message }) => {
-                Failure::new(*kind, message.clone()).of(member.key()).at(*hook)
-            }
-            None => Failure::new(ErrorKind::Other, "failed").of(member.key()),
-        };
-        if failed > 1 {
-            failure.message = format!("{} (and {} more resources failed)", failure.message, failed - 1);
-        }
-        Some(failure)
-    }
-
-    /// Returns what is to be written of the resources into the restore's or verification's row, if that is new.
-    fn news(&mut self) -> Option<SubjectChange> {
-        let change = self.run_change()?;
-        if change == self.told {
-            return None;
-        }
-        self.told = change.clone();
-        Some(SubjectChange::Run(change))
-    }
-
-    /// Returns how the resources fare, in the words of the v1 API; nothing where no row tells of it.
-    pub(crate) fn run_change(&self) -> Option<RunChange> {
-        let operation = &self.attempt.operation;
-        let busy = match operation.kind {
-            OperationKind::Restore if operation.restore.is_some() => "restoring",
-            OperationKind::Verify if operation.verification.is_some() => "verifying",
-            _ => return None,
-        };
-        let mut change = RunChange::default();
-        let status = change.resources_status.insert(BTreeMap::new());
-        let reasons = change.resources_reason.insert(BTreeMap::new());
-        for member in &self.members {
-            let word = match member.status() {
-                "done" => "available",
-                "running" => busy,
-                "pending" => continue,
-                _ => "error",
-            };
-            // What was restored is known by its new id, as ever.
-            let key = member.restored.as_ref().map_or_else(|| member.key(), |restored| &restored.key);
-            status.insert(key.to_string(), word.to_owned());
-            if let Some(reason) = member.reason() {
-                reasons.insert(key.to_string(), reason);
-            }
-        }
-        Some(change)
     }
 }

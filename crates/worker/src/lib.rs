@@ -32,6 +32,7 @@ mod prepare;
 mod progress;
 mod protect;
 mod record;
+mod report;
 mod restore;
 mod service;
 mod stop;
@@ -44,3 +45,6 @@ pub use config::WorkerConfig;
 pub use crash::{CRASH_POINTS, CrashPoints, UnknownCrashPoint};
 pub use error::{Error, Result};
 pub use service::{Clock, Dependencies, Worker, WorkerHandle};
+
+#[cfg(test)]
+mod tests;

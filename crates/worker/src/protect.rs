@@ -18,7 +18,7 @@ use karbor_types::{
     CheckpointEvent, CheckpointId, CheckpointMetadata, CheckpointState, Graph, Hook, PlanRecord,
     PluginRecord, ProviderRecord, StepState,
 };
-use karbor_vault::{BeginOptions, CheckpointInfo, CheckpointWriter, SessionId};
+use karbor_vault::{BeginOptions, CheckpointInfo, CheckpointWriter};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -44,9 +44,8 @@ pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
     let row = attempt.store(|| attempt.shared.store.get_checkpoint(id)).await?;
     let provider = attempt.provider(row.provider)?;
     let account = attempt.account(row.provider, &row.project).await?;
-    let session = SessionId::new(*attempt.operation.id.as_uuid(), attempt.lease.claim.epoch());
     let options = BeginOptions { base: base(attempt, &row).await? };
-    let writer = match account.begin(&session, &options).await {
+    let writer = match account.begin(&attempt.session(), &options).await {
         Ok(writer) => writer,
         Err(karbor_vault::Error::AlreadyCommitted(info)) => return recover(attempt, &row, &info).await,
         Err(err) => return Err(err.into()),
@@ -124,6 +123,7 @@ async fn make(
         with_records: std::collections::BTreeSet::new(),
     };
     let mut drive = prepare(attempt, subject).await?;
+    drive.base = writer.base().await?.map(Arc::new);
     adopt(&mut drive, writer).await?;
     drive.run().await?;
     let mut failure = drive.failure();

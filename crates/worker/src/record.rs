@@ -68,7 +68,7 @@ impl Recording {
             let store = &attempt.shared.store;
             attempt.store(|| store.change_subject(&attempt.lease.claim, subject, attempt.now())).await?;
         }
-        if !self.starts.is_empty() {
+        if self.changes.iter().any(|change| matches!(change, StepChange::Started { .. })) {
             attempt.pass(Place::StepStarted).await;
         }
         if !self.ended.is_empty() {

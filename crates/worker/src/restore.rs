@@ -57,7 +57,7 @@ pub(crate) async fn open(attempt: &Attempt) -> Result<Opened, Stop> {
     }
     let provider = attempt.provider(row.provider)?;
     let account = attempt.account(row.provider, &row.project).await?;
-    let reader = account.read(id).await?;
+    let reader = account.read_as(&attempt.session(), id).await?;
     let metadata = match CheckpointMetadata::from_json(&reader.info().metadata) {
         Ok(metadata) => metadata,
         Err(err) => {

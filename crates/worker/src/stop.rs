@@ -69,8 +69,9 @@ pub(crate) enum Stop {
 impl From<karbor_plugin::Error> for Stop {
     fn from(err: karbor_plugin::Error) -> Self {
         match err.kind() {
-            ErrorKind::Fenced => Self::LeaseLost,
-            ErrorKind::Unavailable => Self::Later(err.into()),
+            // Whether somebody has the operation, or only fenced its session, is told by the store: putting it off
+            // fails if the lease is lost, and the next attempt has a session of its own if it is not.
+            ErrorKind::Fenced | ErrorKind::Unavailable => Self::Later(err.into()),
             ErrorKind::Cancelled => Self::Cancelled,
             _ => Self::Failed(err.into()),
         }

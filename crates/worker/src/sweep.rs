@@ -8,11 +8,10 @@
 //! not running or was claimed again since. A session that the store does not know may be another site's: it is
 //! left alone, and an operator decides.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use karbor_store::{Error, NewOperation, SubjectChange};
-use karbor_types::{Epoch, Instant, OperationId, OperationKind, OperationState, ProjectId, ProviderId};
+use karbor_types::{Instant, OperationId, OperationKind, OperationState, ProjectId, ProviderId};
 use karbor_vault::{Account, SweepOptions, SweepReport};
 use serde_json::json;
 use tracing::info;
@@ -29,17 +28,10 @@ pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
     let account = attempt.account(provider, project).await?;
     attempt.pass(Place::Opened).await;
 
-    let mut report = sweep(attempt, &account, BTreeSet::new()).await?;
+    end_dead_sessions(attempt, &account).await?;
+    attempt.pass(Place::Fenced).await;
+    let report = sweep(attempt, &account).await?;
     attempt.pass(Place::Swept).await;
-    if !report.waiting_for.is_empty() {
-        let dead = dead_sessions(attempt, &report.waiting_for).await?;
-        if !dead.is_empty() {
-            let first = report;
-            report = sweep(attempt, &account, dead).await?;
-            report.deleted_packs += first.deleted_packs;
-            report.deleted_bytes += first.deleted_bytes;
-        }
-    }
     info!(
         operation.id = %attempt.operation.id, project.id = %project,
         "Swept the account of {project}: freed {} bytes in {} packs", report.deleted_bytes, report.deleted_packs
@@ -51,13 +43,9 @@ pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
     attempt.finish(end).await
 }
 
-async fn sweep(attempt: &Attempt, account: &Account, dead: BTreeSet<String>) -> Result<SweepReport, Stop> {
+async fn sweep(attempt: &Attempt, account: &Account) -> Result<SweepReport, Stop> {
     let lease = &attempt.lease;
-    let options = SweepOptions {
-        may_fence: Some(Arc::new(move |session: &str| dead.contains(session))),
-        cancel: lease.cancelled.child_token(),
-        ..SweepOptions::default()
-    };
+    let options = SweepOptions { cancel: lease.cancelled.child_token(), ..SweepOptions::default() };
     // A sweep can be dropped anywhere and gone on with.
     tokio::select! {
         report = account.sweep(&options) => Ok(report?),
@@ -66,32 +54,30 @@ async fn sweep(attempt: &Attempt, account: &Account, dead: BTreeSet<String>) -> 
     }
 }
 
-/// Returns those of the sessions on which nobody can be at work.
-async fn dead_sessions(attempt: &Attempt, sessions: &[String]) -> Result<BTreeSet<String>, Stop> {
-    let mut dead = BTreeSet::new();
-    for session in sessions {
-        let Some((operation, epoch)) = parse(session) else { continue };
-        let store = &attempt.shared.store;
+/// Ends the sessions on which nobody can be at work, so that nothing waits for them and nothing is kept for them.
+async fn end_dead_sessions(attempt: &Attempt, account: &Account) -> Result<(), Stop> {
+    let store = &attempt.shared.store;
+    for session in account.open_sessions().await? {
+        attempt.check()?;
+        let id = OperationId(session.operation);
         let known = attempt
             .store(|| async {
-                match store.get_operation(operation).await {
+                match store.get_operation(id).await {
                     Err(Error::NotFound { .. }) => Ok(None),
                     other => other.map(Some),
                 }
             })
             .await?;
         let Some(operation) = known else { continue };
-        if operation.state != OperationState::Running || operation.epoch > epoch {
-            dead.insert(session.clone());
+        if operation.state != OperationState::Running || operation.epoch > session.epoch {
+            info!(
+                operation.id = %attempt.operation.id, session.id = %session,
+                "End session {session}: its operation is {}", operation.state
+            );
+            account.end_session(&session, "its operation has ended or was taken over").await?;
         }
     }
-    Ok(dead)
-}
-
-/// Takes the name of a session apart.
-fn parse(session: &str) -> Option<(OperationId, Epoch)> {
-    let (operation, epoch) = session.rsplit_once('-')?;
-    Some((operation.parse().ok()?, Epoch(u32::from_str_radix(epoch, 16).ok()?)))
+    Ok(())
 }
 
 /// Queues a sweep of an account, after the usual delay.
@@ -174,12 +160,5 @@ mod tests {
         assert_eq!(turn(second(119), 60), (1, second(120)));
         assert_eq!(turn(second(120), 60), (2, second(180)));
         assert_eq!(turn(second(5), 0), (5_000_000, second(5)));
-    }
-
-    #[test]
-    fn sessions_are_taken_apart() {
-        let id = "6c6d6ad4-9fc4-41e7-bc65-e4d315421283";
-        assert_eq!(parse(&format!("{id}-0000001f")), Some((id.parse().unwrap(), Epoch(31))));
-        assert_eq!(parse("x-y"), None);
     }
 }
