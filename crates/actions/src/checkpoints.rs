@@ -9,6 +9,7 @@ use karbor_types::{
     OperationRequest, PlanId, ProjectId, ProviderId, UserId,
 };
 use serde_json::{Map, Value};
+use tracing::{info, warn};
 
 use crate::{Actions, Caller, Error, ListRequest, Page, Result};
 
@@ -102,6 +103,7 @@ impl Actions {
         let quota = &self.settings().quota;
         let made = self.store().create_checkpoint(&checkpoint, &operation, quota, self.now()).await?;
         self.wake();
+        info!(checkpoint.id = %id, plan.id = %made.plan.id, project.id = %made.project, "Queued checkpoint {id}");
         Ok(made)
     }
 
@@ -199,6 +201,7 @@ impl Actions {
             }
         })?;
         self.wake();
+        info!(checkpoint.id = %id, project.id = %checkpoint.project, "Queued the deletion of checkpoint {id}");
         Ok(operation.id)
     }
 
@@ -234,10 +237,16 @@ impl Actions {
                 "checkpoint {id} is not whole: its commit record does not stand in the bank"
             )));
         }
-        self.store().reset_checkpoint(id, event, self.now()).await.map_err(|err| match Error::from(err) {
+        let reset = self.store().reset_checkpoint(id, event, self.now()).await;
+        let reset = reset.map_err(|err| match Error::from(err) {
             Error::Conflict { .. } => refuse(checkpoint.state),
             err => err,
-        })
+        })?;
+        warn!(
+            checkpoint.id = %id, project.id = %reset.project, user.id = %caller.user,
+            "Checkpoint {id} was reset by hand from {} to {}", checkpoint.state, reset.state
+        );
+        Ok(reset)
     }
 
     async fn is_committed(&self, checkpoint: &Checkpoint, provider: &Provider) -> Result<bool> {

@@ -6,6 +6,7 @@ use karbor_policy::Attributes;
 use karbor_store::{Filter, Operation, OperationColumn, OperationProgress, Step};
 use karbor_types::{Instant, OperationId, Progress, ResourceKey, StepState};
 use serde_json::{Value, json};
+use tracing::info;
 
 use crate::list::{ListRules, Meaning, query};
 use crate::{Actions, Caller, Error, ListRequest, Page, Result};
@@ -136,6 +137,7 @@ impl Actions {
             err => err,
         })?;
         self.wake();
+        info!(operation.id = %id, project.id = %operation.project, "Operation {id} shall end: {} asks for it", caller.user);
         self.view_operation(caller, id).await
     }
 

@@ -8,6 +8,7 @@ use karbor_types::{
     ProviderId, RestoreId,
 };
 use serde_json::{Value, json};
+use tracing::info;
 
 use crate::checkpoints::request_of;
 use crate::list::{ListRules, Meaning, query};
@@ -74,6 +75,10 @@ impl Actions {
         };
         let made = self.store().create_restore(&restore, &operation, self.now()).await?;
         self.wake();
+        info!(
+            restore.id = %id, checkpoint.id = %checkpoint.id, project.id = %made.project,
+            "Queued restore {id} of checkpoint {}", checkpoint.id
+        );
         Ok(made)
     }
 

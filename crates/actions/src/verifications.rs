@@ -7,6 +7,7 @@ use karbor_types::{
     VerificationId,
 };
 use serde_json::{Value, json};
+use tracing::info;
 
 use crate::checkpoints::request_of;
 use crate::list::{ListRules, Meaning, query};
@@ -59,6 +60,10 @@ impl Actions {
         };
         let made = self.store().create_verification(&verification, &operation, self.now()).await?;
         self.wake();
+        info!(
+            verification.id = %id, checkpoint.id = %checkpoint.id, project.id = %made.project,
+            "Queued verification {id} of checkpoint {}", checkpoint.id
+        );
         Ok(made)
     }
 

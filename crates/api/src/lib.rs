@@ -17,6 +17,7 @@ mod literal;
 mod microversion;
 mod paging;
 mod routes;
+mod server;
 mod versions;
 mod views;
 
@@ -30,6 +31,7 @@ use tokio::sync::Semaphore;
 pub use base::BaseUrl;
 pub use identity::Identity;
 pub use microversion::Microversion;
+pub use server::serve;
 
 /// Settings of the API: the `[api]` table.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
@@ -45,6 +47,12 @@ pub struct ApiConfig {
     pub request_seconds: u64,
     /// How many requests are worked on at once; the others wait.
     pub concurrency: usize,
+    /// How many connections there are at once; the others wait to be taken.
+    pub connections: usize,
+    /// How long a client may take to send its headers, or be silent between two requests, in seconds.
+    pub header_seconds: u64,
+    /// How long requests under way may take to end when the service stops, in seconds.
+    pub drain_seconds: u64,
 }
 
 impl Default for ApiConfig {
@@ -55,6 +63,9 @@ impl Default for ApiConfig {
             body_seconds: 30,
             request_seconds: 60,
             concurrency: 256,
+            connections: 1024,
+            header_seconds: 30,
+            drain_seconds: 30,
         }
     }
 }

@@ -13,6 +13,7 @@ mod error;
 mod expression;
 mod file;
 mod parse;
+mod sample;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ use serde_json::{Map, Value};
 pub use builtin::{BUILTIN, Builtin};
 pub use error::{Error, RuleError};
 pub use file::Source;
+pub use sample::sample;
 
 use crate::expression::Expression;
 

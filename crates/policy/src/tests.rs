@@ -208,6 +208,28 @@ fn circles_are_refused_wherever_they_close() {
     assert!(matches!(err, Error::Rule { source: RuleError::TooDeep { .. }, .. }), "{err:?}");
 }
 
+#[test]
+fn the_sample_is_fresh_and_its_rules_are_the_defaults() {
+    let sample = sample();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.yaml.sample");
+    if std::env::var_os("KARBOR_UPDATE_GENERATED").is_some() {
+        std::fs::write(path, &sample).expect("writes");
+    }
+    let committed = std::fs::read_to_string(path).expect("docs/policy.yaml.sample");
+    assert_eq!(committed, sample, "run the test with KARBOR_UPDATE_GENERATED=1 to renew {path}");
+    let rules: String = sample
+        .lines()
+        .filter_map(|line| line.strip_prefix("#\""))
+        .map(|rule| format!("\"{rule}\n"))
+        .collect();
+    for text in [sample, rules] {
+        let sources = [Source { name: "sample".into(), text }];
+        let policy = Policy::builtin().overridden(&sources).expect("the sample is good");
+        let builtin = Policy::builtin();
+        assert!(policy.names().all(|name| policy.expression(name) == builtin.expression(name)));
+    }
+}
+
 /// A rule as a tree, with the text that must parse to it and the value that it must have.
 #[derive(Debug, Clone)]
 enum Tree {

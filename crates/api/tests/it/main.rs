@@ -8,5 +8,6 @@ mod golden;
 mod hostile;
 mod identity;
 mod lists;
+mod server;
 mod table;
 mod world;
