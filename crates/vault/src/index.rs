@@ -85,3 +85,6 @@ pub(crate) fn pack_name(pack: &PackRef) -> PackName {
 pub(crate) fn format_session(session: &SessionId) -> karbor_chunk::SessionId {
     karbor_chunk::SessionId::new(session.operation, session.epoch.0)
 }
+
+#[cfg(test)]
+mod tests;

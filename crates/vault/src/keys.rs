@@ -91,11 +91,10 @@ pub(crate) async fn open(bank: &dyn Bank, account: &AccountId, masters: &[Master
         }) else {
             continue;
         };
-        if slot.account_key_id() != standing {
-            continue;
-        }
         match slot.unwrap(master, account.as_str()) {
-            Ok(key) => return Ok(key),
+            Ok(key) if key.id() == standing => return Ok(key),
+            // Left by who lost a race to create the account.
+            Ok(_) => {}
             Err(err) => damage = Some(Error::chunk(format!("the key slot of account {account}"), err)),
         }
     }

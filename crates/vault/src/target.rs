@@ -5,6 +5,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::FallocateFlags;
 
@@ -51,6 +52,8 @@ pub struct FileTarget {
     is_file: bool,
     /// What was not written reads as zeros already.
     is_empty: bool,
+    /// File systems let one thread write a file at a time. Who waits here sleeps; in the kernel it would spin.
+    writing: Mutex<()>,
 }
 
 impl FileTarget {
@@ -79,7 +82,8 @@ impl FileTarget {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a block device"));
         }
         let is_file = kind.is_file();
-        Ok(Self { file, path: path.to_owned(), is_file, is_empty: is_file && emptied })
+        let writing = Mutex::new(());
+        Ok(Self { file, path: path.to_owned(), is_file, is_empty: is_file && emptied, writing })
     }
 
     fn write_zeros(&self, range: Range<u64>) -> io::Result<()> {
@@ -108,6 +112,7 @@ impl BlockTarget for FileTarget {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let _one = self.is_file.then(|| self.writing.lock().unwrap_or_else(PoisonError::into_inner));
         self.file.write_all_at(data, offset)
     }
 

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::StreamExt;
@@ -39,6 +40,8 @@ pub(crate) struct IndexCache {
     dir: Arc<Dir>,
     state: Mutex<State>,
     view: RwLock<Arc<View>>,
+    /// Something in the files was not as it was written: the next refresh makes all of it anew.
+    damaged: AtomicBool,
 }
 
 #[derive(Default)]
@@ -84,6 +87,7 @@ impl IndexCache {
             dir: Arc::new(dir),
             state: Mutex::new(state),
             view: RwLock::new(view),
+            damaged: AtomicBool::new(false),
         })
     }
 
@@ -107,16 +111,16 @@ impl IndexCache {
     /// Reads the index objects that are listed and not known.
     pub(crate) async fn refresh(&self, listed: &[IndexObject]) -> Result<Refreshed> {
         let mut state = self.state.lock().await;
-        let first = self.refresh_locked(&mut state, listed).await;
-        match first {
-            Err(Error::Cache { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
-                // The cache is damaged: everything in it can be had again.
-                warn!(%source, "Index cache is damaged and is made anew");
-                *state = State::default();
-                self.refresh_locked(&mut state, listed).await
-            }
-            other => other,
+        if self.damaged.swap(false, Ordering::Relaxed) {
+            *state = State::default();
         }
+        let first = self.refresh_locked(&mut state, listed).await;
+        if first.is_err() && self.damaged.swap(false, Ordering::Relaxed) {
+            // Everything in it can be had again.
+            *state = State::default();
+            return self.refresh_locked(&mut state, listed).await;
+        }
+        first
     }
 
     /// Forgets what is cached and reads all that is listed.
@@ -131,10 +135,13 @@ impl IndexCache {
         let had = state.objects.len();
         state.objects.retain(|name| names.contains(name.as_str()));
         let mut changed = had != state.objects.len();
-        if changed {
+        if changed && self.place.bank().capabilities().consistent_listing {
             let present = self.present().await?;
             let runs = std::mem::take(&mut state.runs);
             state.runs = self.merge_all(runs, Arc::new(move |pack| present.contains(pack))).await?;
+        } else if changed {
+            // A listing of packs may lag: only what the index still says counts.
+            *state = State::default();
         }
         let new: Vec<IndexObject> =
             listed.iter().filter(|object| !state.objects.contains(object.key.as_str())).cloned().collect();
@@ -174,9 +181,11 @@ impl IndexCache {
             state.runs.extend(made);
             self.compact(state).await?;
         }
-        if changed {
-            self.save(state)?;
+        let view = self.view();
+        if !changed && view.runs().len() == state.runs.len() {
+            return Ok(Refreshed { view, vanished });
         }
+        self.save(state)?;
         let view = Arc::new(state.view());
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view.clone();
         Ok(Refreshed { view, vanished })
@@ -303,7 +312,11 @@ impl IndexCache {
         Ok(())
     }
 
+    /// Returns the error for a caller, and remembers if the files are not as they were written.
     pub(crate) fn error(&self, source: io::Error) -> Error {
+        if source.kind() == io::ErrorKind::InvalidData && !self.damaged.swap(true, Ordering::Relaxed) {
+            warn!(error = %source, "Index cache is damaged and will be made anew");
+        }
         Error::Cache { path: self.dir.path().to_owned(), source }
     }
 }

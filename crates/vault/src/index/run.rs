@@ -52,6 +52,14 @@ pub(crate) fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the index cache is damaged: {what}"))
 }
 
+/// Reads a part of a run; one that is not there is damage as well.
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<()> {
+    file.read_exact_at(buffer, at).map_err(|err| match err.kind() {
+        io::ErrorKind::UnexpectedEof => damaged("a file was cut"),
+        _ => err,
+    })
+}
+
 fn checksum(bytes: &[u8]) -> [u8; 8] {
     let mut sum = [0; 8];
     sum.copy_from_slice(&ObjectHash::of(bytes).0[..8]);
@@ -187,7 +195,7 @@ impl Run {
     /// Opens a finished run and checks its header.
     pub(crate) fn open(file: File) -> io::Result<Self> {
         let mut header = [0; HEADER_BYTES as usize];
-        file.read_exact_at(&mut header, 0)?;
+        read_at(&file, &mut header, 0)?;
         if &header[..16] != MAGIC || checksum(&header[..72]) != header[72..] {
             return Err(damaged("a header"));
         }
@@ -249,7 +257,7 @@ impl Run {
             return Err(damaged("the number of a pack"));
         }
         let mut bytes = [0; PACK_BYTES];
-        self.file.read_exact_at(&mut bytes, HEADER_BYTES + u64::from(number) * PACK_BYTES as u64)?;
+        read_at(&self.file, &mut bytes, HEADER_BYTES + u64::from(number) * PACK_BYTES as u64)?;
         decode_pack(&bytes)
     }
 
@@ -260,7 +268,7 @@ impl Run {
         while number < self.packs {
             let rows = (self.packs - number).min(512);
             let part = &mut bytes[..rows as usize * PACK_BYTES];
-            self.file.read_exact_at(part, HEADER_BYTES + u64::from(number) * PACK_BYTES as u64)?;
+            read_at(&self.file, part, HEADER_BYTES + u64::from(number) * PACK_BYTES as u64)?;
             for row in part.chunks_exact(PACK_BYTES) {
                 sink(number, decode_pack(row)?);
                 number += 1;
@@ -302,7 +310,7 @@ impl Iterator for Scan<'_> {
             let read = || {
                 let mut head = [0; HEAD_BYTES];
                 let at = self.run.heads_at() + self.bucket * HEAD_BYTES as u64;
-                self.run.file.read_exact_at(&mut head, at)?;
+                read_at(&self.run.file, &mut head, at)?;
                 self.run.bucket(&Head::decode(&head)?)
             };
             match read() {

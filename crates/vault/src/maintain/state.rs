@@ -196,3 +196,52 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     PathBuf::from(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checks(path: &Path, keys: &[&str]) -> Vec<Option<i64>> {
+        let mut state = ScrubState::open(Some(path)).unwrap();
+        let found = keys.iter().map(|key| state.last_check(key).unwrap().map(Instant::as_micros)).collect();
+        drop(state);
+        // Looking leaves no trace.
+        std::fs::remove_file(with_suffix(path, "new")).unwrap();
+        found
+    }
+
+    #[test]
+    fn a_run_that_is_suspended_keeps_what_it_did_not_reach() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let mut first = ScrubState::open(Some(&path)).unwrap();
+        for key in ["a", "b", "c"] {
+            assert_eq!(first.last_check(key).unwrap(), None);
+            first.note(key, Instant::from_micros(1)).unwrap();
+        }
+        first.finish(false).unwrap();
+        let mut second = ScrubState::open(Some(&path)).unwrap();
+        second.last_check("a").unwrap();
+        second.note("a", Instant::from_micros(2)).unwrap();
+        second.suspend().unwrap();
+        assert_eq!(checks(&path, &["a", "b", "bb", "c"]), [Some(2), Some(1), None, Some(1)]);
+        let mut third = ScrubState::open(Some(&path)).unwrap();
+        third.last_check("b").unwrap();
+        third.note("b", Instant::from_micros(3)).unwrap();
+        third.finish(false).unwrap();
+        assert_eq!(checks(&path, &["a", "b", "c"]), [None, Some(3), None]);
+    }
+
+    #[test]
+    fn what_a_killed_run_had_checked_is_not_checked_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        std::fs::write(&path, "a\t1\nb\t1\nc\t1\n").unwrap();
+        // Cut in the middle of a line.
+        std::fs::write(with_suffix(&path, "new"), "a\t5\nb\t5").unwrap();
+        let mut state = ScrubState::open(Some(&path)).unwrap();
+        let found: Vec<_> =
+            ["a", "b", "c"].iter().map(|key| state.last_check(key).unwrap().unwrap().as_micros()).collect();
+        assert_eq!(found, [5, 1, 1]);
+    }
+}

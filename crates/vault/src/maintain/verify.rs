@@ -32,9 +32,19 @@ pub(crate) async fn verify(
     options: &CopyOptions,
 ) -> Result<VerifyReport> {
     let reader = account.read(id).await?;
-    let verified = Verifier::new(&reader, mode, options).await?.run(&reader).await;
+    let verified = reader.verify(mode, options).await;
     reader.close().await?;
     verified
+}
+
+impl CheckpointReader {
+    /// Checks the checkpoint, as [`Account::verify`] does, under this reader's session.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and what the bank says. Damage is not an error here.
+    pub async fn verify(&self, mode: VerifyMode, options: &CopyOptions) -> Result<VerifyReport> {
+        Verifier::new(self, mode, options).await?.run(self).await
+    }
 }
 
 struct Verifier<'o> {

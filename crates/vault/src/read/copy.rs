@@ -67,9 +67,10 @@ impl StreamReader {
             let mut located = Vec::with_capacity(chunks.len());
             let mut unknown = Vec::new();
             for (id, ranges) in chunks {
-                match fetcher.locate(&id)?.first() {
-                    Some(at) => located.push((*at, ranges)),
-                    None => unknown.push((id, ranges)),
+                // Whoever asks for it singly also sees to it that a damaged cache is made anew.
+                match fetcher.locate(&id).ok().as_deref() {
+                    Some([at, ..]) => located.push((*at, ranges)),
+                    _ => unknown.push((id, ranges)),
                 }
             }
             Ok((located, unknown))

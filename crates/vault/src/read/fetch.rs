@@ -81,7 +81,15 @@ impl Fetcher {
         let mut view = self.shared.cache.view();
         let mut reason = "no pack holds it".to_owned();
         loop {
-            for copy in self.locate(id)? {
+            let copies = match self.locate(id) {
+                Err(Error::Cache { .. }) => {
+                    // Made anew if it is damaged; another failure comes again.
+                    self.relist().await?;
+                    self.locate(id)?
+                }
+                located => located?,
+            };
+            for copy in copies {
                 match self.copy(&copy).await? {
                     Ok(bytes) => return Ok(Ok(bytes)),
                     Err(why) => reason = why,
@@ -125,9 +133,14 @@ impl Fetcher {
         if self.refreshes.fetch_add(1, Ordering::Relaxed) >= MOST_REFRESHES {
             return Ok(None);
         }
+        let before = seen.clone();
+        let now = self.relist().await?;
+        Ok((!Arc::ptr_eq(&before, &now)).then_some(now))
+    }
+
+    async fn relist(&self) -> Result<Arc<View>> {
         let listed = karbor_sweep::list_index(&self.shared.place).await.map_err(Error::protocol)?;
-        let refreshed = self.shared.cache.refresh(&listed).await?;
-        Ok((!Arc::ptr_eq(seen, &refreshed.view)).then_some(refreshed.view))
+        Ok(self.shared.cache.refresh(&listed).await?.view)
     }
 
     /// Returns a manifest node.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use karbor_chunk::{ChunkId, Compressor, PackKind};
 use karbor_sweep::{Doomed, PackName, WriterSession};
+use tokio::runtime::Handle;
 
 use crate::account::Shared;
 use crate::bad::BadChunks;
@@ -49,7 +50,8 @@ pub(crate) struct ChunkStore {
     shared: Arc<Shared>,
     session: Arc<WriterSession>,
     packer: OnceLock<Arc<Packer>>,
-    view: Arc<View>,
+    view: RwLock<Arc<View>>,
+    healing: Mutex<()>,
     bad: RwLock<Arc<BadChunks>>,
     own: [Mutex<HashSet<ChunkId>>; SHARDS],
     spilled: RwLock<Vec<Arc<Run>>>,
@@ -69,7 +71,8 @@ impl ChunkStore {
             shared: shared.clone(),
             session,
             packer: OnceLock::new(),
-            view,
+            view: RwLock::new(view),
+            healing: Mutex::default(),
             bad: RwLock::new(bad),
             own: std::array::from_fn(|_| Mutex::default()),
             spilled: RwLock::default(),
@@ -137,7 +140,33 @@ impl ChunkStore {
 
     /// Returns all copies of a chunk that the index knew when the session began.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Vec<Location>> {
-        self.view.find(id).map_err(|source| self.shared.cache.error(source))
+        let view = self.view();
+        let found = view.find(id).map_err(|source| self.shared.cache.error(source));
+        match found {
+            Err(Error::Cache { source, .. }) if source.kind() == std::io::ErrorKind::InvalidData => {
+                self.heal(&view)?;
+                self.view().find(id).map_err(|source| self.shared.cache.error(source))
+            }
+            other => other,
+        }
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a damaged cache anew, unless another thread did since `seen`.
+    fn heal(&self, seen: &Arc<View>) -> Result<()> {
+        let _one = lock(&self.healing);
+        if !Arc::ptr_eq(seen, &self.view()) {
+            return Ok(());
+        }
+        let listed = self.session.list_index_again();
+        let runtime = Handle::current();
+        let listed = runtime.block_on(listed).map_err(Error::protocol)?;
+        let refreshed = runtime.block_on(self.shared.cache.refresh(&listed))?;
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = refreshed.view;
+        Ok(())
     }
 
     fn lean(&self, pack: PackName, id: ChunkId) {
