@@ -1,6 +1,10 @@
 //! The one binary of Karbor: the service, the bank's tools, the database's tools, and the client.
 
+mod bank;
 mod client;
+mod key;
+mod place;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -20,6 +24,14 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Client(client::Command),
+    /// Run the service
+    Serve(serve::Options),
+    /// Work on a bank with only its key, without service and database
+    #[command(subcommand)]
+    Bank(bank::Command),
+    /// List the places that KARBOR_CRASH_AT can name
+    #[cfg(feature = "failpoints")]
+    CrashPoints,
     /// Write the completion script of a shell
     Completion {
         /// The shell
@@ -32,6 +44,13 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Client(command) => client::run(&arguments.connection, command).await,
+        Command::Serve(options) => {
+            let state_dir = arguments.connection.state_dir.unwrap_or_else(client::default_state_dir);
+            serve::run(&options, &state_dir).await
+        }
+        #[cfg(feature = "failpoints")]
+        Command::CrashPoints => client::Output::new(arguments.connection.output).line(&karbor_worker::CRASH_POINTS.join("\n")),
+        Command::Bank(command) => bank::run(&client::Output::new(arguments.connection.output), command).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "karbor", &mut std::io::stdout());
             Ok(())
@@ -41,7 +60,8 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             report(&err);
-            ExitCode::FAILURE
+            // 1: it failed; 2: wrong arguments (clap); 3: it did its work and found damage.
+            if err.is::<bank::Damage>() { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
 }

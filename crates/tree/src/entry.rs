@@ -247,10 +247,10 @@ mod tests {
         let wanted = entry(b"a/\xff", Kind::File(content));
         write_record(&wanted, &mut bytes).expect("short");
         let golden: &[u8] = &[
-            36, 0, 0, 0, 3, b'a', b'/', 0xff, 1, 172, 2, 5, 5, 1, 8, 4, 0, 0xed, 0x13, 1, 2, 13, 255, 147,
+            31, 0, 0, 0, 3, b'a', b'/', 0xff, 1, 172, 2, 5, 5, 1, 8, 4, 0, 0xed, 0x13, 1, 2, 13, 255, 147,
             235, 220, 3, 13, 255, 147, 235, 220, 3, 9, 0,
         ];
-        assert_eq!(&bytes[4..], &golden[4..]);
+        assert_eq!(bytes, golden);
         assert_eq!(read_record(&bytes[4..]).expect("reads"), wanted);
     }
 

@@ -16,7 +16,7 @@ const SEGMENT_BYTES: u64 = 2 << 20;
 /// … or so many files …
 const SEGMENT_FILES: usize = 2048;
 /// … or when so many entries wait for it.
-const SEGMENT_ITEMS: usize = 8192;
+pub(crate) const SEGMENT_ITEMS: usize = 8192;
 
 /// An entry on its way, and whether its file is known to have holes.
 #[derive(Debug)]

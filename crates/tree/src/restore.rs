@@ -13,6 +13,7 @@ use karbor_vault::{CheckpointReader, CopyOptions, ProgressSink, StreamReader};
 use tokio_util::sync::CancellationToken;
 
 use crate::entry::{Entry, Kind, MAGIC, read_record, record_length};
+use crate::plan::SEGMENT_ITEMS;
 use crate::target::{FileSet, FileSetSource, Place, Target};
 use crate::{DATA, ENTRIES, Error, Result, TreeReport};
 
@@ -176,14 +177,30 @@ fn copy_options(options: &RestoreOptions) -> CopyOptions {
     CopyOptions { progress: options.progress.clone(), cancel: options.cancel.clone() }
 }
 
-/// Gathers entries until a batch is full; returns whether more follow.
+/// Gathers entries until a batch is full; returns whether more follow. A batch ends where a segment does, so that no
+/// chunk is shared by two batches.
 async fn next_batch(pass: &mut EntryReader, options: &RestoreOptions) -> Result<(Vec<Entry>, bool)> {
-    let (mut batch, mut bytes) = (Vec::new(), 0);
-    while batch.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
+    let (mut batch, mut bytes, mut segment, mut others) = (Vec::new(), 0, None, 0);
+    loop {
         if options.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
         let Some(entry) = pass.next().await? else { return Ok((batch, false)) };
+        let its_segment = match &entry.kind {
+            Kind::File(content) if content.data_bytes() > 0 => Some(content.segment),
+            _ => None,
+        };
+        let full = batch.len() >= BATCH_ENTRIES || bytes >= BATCH_BYTES;
+        let ended = match its_segment {
+            Some(_) => its_segment != segment,
+            None => others > SEGMENT_ITEMS,
+        };
+        if full && ended {
+            pass.put_back(entry);
+            return Ok((batch, true));
+        }
+        others = if its_segment.is_some() { 0 } else { others + 1 };
+        segment = its_segment.or(segment);
         let on_the_way = matches!(entry.kind, Kind::Directory) && options.leads_to(&entry.path);
         if options.selects(&entry.path) || on_the_way {
             if let Kind::File(content) = &entry.kind {
@@ -192,7 +209,6 @@ async fn next_batch(pass: &mut EntryReader, options: &RestoreOptions) -> Result<
             batch.push(entry);
         }
     }
-    Ok((batch, true))
 }
 
 async fn restore_batch(
@@ -266,6 +282,7 @@ pub(crate) struct EntryReader {
     stream: StreamReader,
     at: u64,
     buffer: BytesMut,
+    put_back: Option<Entry>,
 }
 
 impl EntryReader {
@@ -276,7 +293,7 @@ impl EntryReader {
     }
 
     async fn new(stream: StreamReader) -> Result<Self> {
-        let mut reader = Self { stream, at: 0, buffer: BytesMut::new() };
+        let mut reader = Self { stream, at: 0, buffer: BytesMut::new(), put_back: None };
         let magic = reader.take(MAGIC.len()).await?.ok_or_else(|| Error::malformed("it has no beginning"))?;
         if magic[..7] != MAGIC[..7] {
             return Err(Error::malformed("it does not begin as a tree does"));
@@ -289,10 +306,18 @@ impl EntryReader {
 
     /// Returns the next entry, or `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Entry>> {
+        if let Some(entry) = self.put_back.take() {
+            return Ok(Some(entry));
+        }
         let Some(length) = self.take(4).await? else { return Ok(None) };
         let length = record_length([length[0], length[1], length[2], length[3]])?;
         let record = self.take(length).await?.ok_or_else(|| Error::malformed("it ends within an entry"))?;
         read_record(&record).map(Some)
+    }
+
+    /// Gives the last entry back: it comes next again.
+    fn put_back(&mut self, entry: Entry) {
+        self.put_back = Some(entry);
     }
 
     /// Takes so many bytes; `None` exactly at the end.

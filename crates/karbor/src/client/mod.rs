@@ -21,7 +21,8 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 pub(crate) use http::Client;
-pub(crate) use output::{Format, Output};
+pub(crate) use output::{Format, Output, bytes};
+pub(crate) use settings::{ConnectionFile, default_state_dir};
 
 /// How to reach the service; every client command takes these.
 #[derive(Debug, Clone, Args)]

@@ -67,6 +67,11 @@ impl Output {
         self.print(&serde_json::to_string_pretty(value).context("writing JSON")?)
     }
 
+    /// Prints one line of result, whatever the format.
+    pub(crate) fn line(&self, text: &str) -> Result<()> {
+        self.print(text)
+    }
+
     /// Tells a person something; silent when the output is for a program.
     pub(crate) fn say(&self, text: &str) -> Result<()> {
         if self.is_json() {

@@ -48,7 +48,8 @@ impl ConnectionFile {
     /// The file's name inside a state directory.
     pub(crate) const NAME: &str = "client.json";
 
-    fn read(path: &Path) -> Result<Option<Self>> {
+    /// Reads the file, if it is there.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),

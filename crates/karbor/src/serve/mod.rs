@@ -1,0 +1,279 @@
+//! `karbor serve`: puts the parts together and runs them until it is told to stop.
+//!
+//! This is the composition root: time, randomness, the environment and the state directory come in here and
+//! nowhere below.
+
+mod banks;
+mod config;
+mod first;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
+use karbor_actions::{Actions, Authority, Parts, PolicyFiles, Settings};
+use karbor_api::BaseUrl;
+use karbor_api::identity::Identity;
+use karbor_api::identity::keystone::Keystone;
+use karbor_api::identity::noauth::NoAuth;
+use karbor_plugin::noop::NoopProtection;
+use karbor_plugin::{Provider, Registry};
+use karbor_plugins_host::{Host, HostOptions};
+use karbor_store::{Limit, QuotaDefaults, Quotas, Store, StoreOptions};
+use karbor_types::{Instant, ResourceType};
+use karbor_worker::{Dependencies, Worker};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use banks::ServiceBanks;
+use config::{Config, IdentityKind, PluginSet};
+
+/// How long requests that are under way may take when the service stops.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// The types that the no-op plugin takes: those that the old Karbor knew.
+const OPENSTACK: [&str; 8] = [
+    "OS::Keystone::Project",
+    "OS::Nova::Server",
+    "OS::Cinder::Volume",
+    "OS::Glance::Image",
+    "OS::Manila::Share",
+    "OS::Neutron::Network",
+    "OS::Trove::Instance",
+    "OS::Kubernetes::Pod",
+];
+
+/// What runs in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// The REST API
+    Api,
+    /// The protection service
+    Worker,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+/// Options of `karbor serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Settings (TOML); without it, defaults that need nothing else
+    #[arg(long, env = "KARBOR_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address and port of the API; overrides the settings
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// What to run; both when left out
+    #[arg(long = "role", value_enum)]
+    roles: Vec<Role>,
+    /// How logs are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+/// Runs the service until SIGTERM or Ctrl-C.
+pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
+    start_log(options.log_format)?;
+    raise_file_limit();
+    first::state_directory(state_dir)?;
+    let mut config = Config::load(options.config.as_deref(), state_dir)?;
+    if let Some(listen) = options.listen {
+        config.listen = Some(listen);
+    }
+    let all = options.roles.is_empty();
+    let (with_api, with_worker) = (all || options.roles.contains(&Role::Api), all || options.roles.contains(&Role::Worker));
+
+    let url = config.database.url.as_deref().unwrap_or_default();
+    let store = Store::open(url, &StoreOptions::default()).await.context("opening the database")?;
+    store.migrate().await.context("bringing the database up to date")?;
+    let masters = first::master_keys(&config.keys)?;
+    let banks = ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine).await?;
+    let banks = Arc::new(banks);
+    let registry = Arc::new(registry(&config, state_dir)?);
+    let authority = authority(&config)?;
+
+    let stop = CancellationToken::new();
+    let worker = Worker::new(
+        Dependencies {
+            store: store.clone(),
+            registry: Arc::clone(&registry),
+            banks: Arc::clone(&banks) as _,
+            clock: Arc::new(now),
+            owner: owner(),
+        },
+        config.worker.clone(),
+    );
+    #[cfg(feature = "failpoints")]
+    let worker = arm(worker)?;
+    let handle = worker.handle();
+    let working = with_worker.then(|| tokio::spawn(worker.run(stop.clone())));
+
+    let actions = Actions::new(Parts {
+        store,
+        registry,
+        authority: Arc::new(authority),
+        evidence: banks,
+        wake: Arc::new(move || handle.wake()),
+        clock: Arc::new(now),
+        ids: Arc::new(Uuid::new_v4),
+        settings: Settings {
+            quota: QuotaDefaults(Quotas {
+                plans: Limit::from_number(config.quota.plans),
+                checkpoints: Limit::from_number(config.quota.checkpoints),
+            }),
+            ..Settings::default()
+        },
+    });
+    let serving = if with_api { Some(serve_api(&config, state_dir, actions, stop.clone()).await?) } else { None };
+
+    wait_for_signal().await?;
+    info!("Stopping");
+    stop.cancel();
+    if let Some(serving) = serving {
+        match tokio::time::timeout(DRAIN, serving).await {
+            Ok(ended) => ended.context("the API ended abnormally")?,
+            Err(_) => warn!("Requests were still under way after {} seconds", DRAIN.as_secs()),
+        }
+    }
+    if let Some(working) = working {
+        working.await.context("the worker ended abnormally")?.context("running the worker")?;
+    }
+    Ok(())
+}
+
+/// Starts the API and tells clients of this machine where it is.
+async fn serve_api(
+    config: &Config,
+    state_dir: &Path,
+    actions: Actions,
+    stop: CancellationToken,
+) -> Result<tokio::task::JoinHandle<()>> {
+    let listen = config.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8799)));
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("listening on {listen}: choose another address with --listen if something else is there")
+    })?;
+    let bound = listener.local_addr().context("asking for the address that was bound")?;
+    let identity: Arc<dyn Identity> = match config.identity.kind {
+        IdentityKind::Local => first::local_identity(config, state_dir, bound, Arc::new(now))?,
+        IdentityKind::Keystone => {
+            let settings = config.identity.keystone.clone().context("the settings of Keystone are missing")?;
+            Arc::new(Keystone::new(settings, Arc::new(now)).context("setting up the client of Keystone")?)
+        }
+        IdentityKind::Noauth => {
+            warn!("Callers are not identified: everybody who can reach {bound} is an administrator");
+            Arc::new(NoAuth)
+        }
+    };
+    let mut settings = config.api.clone();
+    if let (None, Some(url)) = (&settings.base_url, &config.public_url) {
+        settings.base_url = Some(BaseUrl::try_from(url.clone()).map_err(|err| anyhow!("public-url is wrong: {err}"))?);
+    }
+    let state = karbor_api::State::new(actions, identity, settings, Arc::new(Uuid::new_v4));
+    let router = karbor_api::router(state);
+    info!(api.listen = %bound, "Listening on http://{bound}");
+    Ok(tokio::spawn(async move {
+        let drain = async move { stop.cancelled().await };
+        if let Err(err) = axum::serve(listener, router).with_graceful_shutdown(drain).await {
+            error!(error = &err as &dyn std::error::Error, "The API ended");
+        }
+    }))
+}
+
+fn registry(config: &Config, state_dir: &Path) -> Result<Registry> {
+    let host = Host::open(HostOptions {
+        inventory: config.host.inventory.clone().unwrap_or_default(),
+        spool: state_dir.join("spool"),
+        environment: Arc::new(|name| std::env::var(name).ok()),
+    })
+    .context("reading the inventory of this host")?;
+    let mut registry = Registry::default();
+    for protectable in host.protectables() {
+        registry.add_protectable(protectable).context("adding the types of this host")?;
+    }
+    for settings in &config.providers {
+        let name = settings.name.as_str();
+        let mut provider = Provider::new(settings.id, name, settings.description.as_str(), settings.bank.as_str());
+        for set in &settings.plugins {
+            let protections = match set {
+                PluginSet::Host => host.protections(),
+                PluginSet::Noop => vec![Arc::new(NoopProtection::new(OPENSTACK.into_iter().map(ResourceType::from))) as _],
+            };
+            for protection in protections {
+                provider = provider.with(protection).with_context(|| format!("adding a plugin to provider `{name}`"))?;
+            }
+        }
+        registry.add_provider(provider).context("adding the providers")?;
+    }
+    Ok(registry)
+}
+
+fn authority(config: &Config) -> Result<Authority> {
+    let files = PolicyFiles { files: config.policy.files.clone(), directories: config.policy.directories.clone() };
+    Authority::from_files(files).context("reading the policy")
+}
+
+#[cfg(feature = "failpoints")]
+fn arm(worker: Worker) -> Result<Worker> {
+    match std::env::var("KARBOR_CRASH_AT") {
+        Ok(text) => Ok(worker.with_crash_points(karbor_worker::CrashPoints::abort_at(&text)?)),
+        Err(_) => Ok(worker),
+    }
+}
+
+async fn wait_for_signal() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Names this process among the workers of a database, for people.
+fn owner() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", host.trim(), std::process::id())
+}
+
+fn now() -> Instant {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn start_log(format: LogFormat) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("KARBOR_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    match started {
+        Ok(()) => Ok(()),
+        Err(err) => bail!("starting the log: {err}"),
+    }
+}
+
+/// Restores of many files keep some hundred open: takes what the system allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(err) = setrlimit(Resource::Nofile, limit) {
+        warn!(error = &err as &dyn std::error::Error, "Cannot raise the limit of open files");
+    }
+}

@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Runs the commands of python-karborclient against `karbor serve`, and looks at what they print.
+
+main.py OLD_CLIENT KARBOR
+"""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from service import Failed, Service, wait_for  # noqa: E402
+
+CONFIG = "[worker]\npoll-milliseconds = 100\nsweep-delay-seconds = 0\n"
+
+
+class Client:
+    def __init__(self, program, service):
+        self.program, self.service = program, service
+
+    def run(self, *words, check=True):
+        connection = self.service.connection()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("OS_", "KARBOR_"))}
+        command = [self.program, "--os-no-client-auth", "--karbor-url", connection["url"],
+                   "--os-auth-token", connection["token"], *map(str, words)]
+        done = subprocess.run(command, text=True, capture_output=True, env=environment)
+        if check and done.returncode:
+            raise Failed(f"{' '.join(map(str, words))}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout if check else done
+
+    def table(self, *words):
+        """Returns the rows of the table that a command prints, as lists of cells."""
+        rows = [line for line in self.run(*words).splitlines() if line.startswith("|")]
+        return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+    def fields(self, *words):
+        """Returns a two-column table as a mapping."""
+        return {row[0]: row[1] for row in self.table(*words)[1:] if len(row) >= 2}
+
+
+def expect(condition, what):
+    if not condition:
+        raise Failed(what)
+
+
+def main():
+    old, binary = sys.argv[1], sys.argv[2]
+    home = Path(tempfile.mkdtemp(prefix="karbor-client-"))
+    service = Service(binary, home / "state", CONFIG)
+    client = Client(old, service)
+    passed = failed = 0
+    state = {}
+
+    def provider():
+        rows = client.table("provider-list")
+        expect(rows[0][:2] == ["Id", "Name"], f"columns {rows[0]}")
+        state["provider"] = next(row[0] for row in rows if row[1] == "Host Provider")
+        expect("Host::Directory" in client.run("provider-show", state["provider"]), "its schemas are shown")
+
+    def protectable():
+        expect(any("Host::Directory" in row for row in client.table("protectable-list")), "the type is listed")
+        expect(client.fields("protectable-show", "Host::Application")["name"] == "Host::Application", "the type is shown")
+        rows = client.table("protectable-list-instances", "Host::Directory")
+        state["resource"] = next(row[0] for row in rows if "web" in row)
+        shown = client.run("protectable-show-instance", "Host::Directory", state["resource"])
+        expect("web" in shown, "the instance is shown")
+
+    def plan():
+        made = client.fields("plan-create", "nightly", state["provider"], f"{state['resource']}=Host::Directory=web")
+        state["plan"] = made["id"]
+        expect(made["status"] == "suspended", f"status {made['status']}")
+        expect(any(state["plan"] in row for row in client.table("plan-list")), "it is listed")
+        expect(client.fields("plan-show", state["plan"])["name"] == "nightly", "it is shown")
+        client.run("plan-update", state["plan"], "--name", "weekly")
+        expect(client.fields("plan-show", state["plan"])["name"] == "weekly", "it is renamed")
+
+    def checkpoint():
+        made = client.fields("checkpoint-create", state["provider"], state["plan"])
+        state["checkpoint"] = made["id"]
+
+        def available():
+            status = client.fields("checkpoint-show", state["provider"], state["checkpoint"])["status"]
+            expect(status in ("protecting", "available"), f"status {status}")
+            return status == "available"
+        wait_for("the checkpoint", available)
+        rows = client.table("checkpoint-list", state["provider"])
+        expect(any(state["checkpoint"] in row for row in rows), "it is listed")
+        expect(re.search(r"20\d\d-\d\d-\d\d", str(rows)), "with its date")
+        client.run("checkpoint-reset-state", state["provider"], state["checkpoint"], "--available")
+
+    def restore():
+        shutil.rmtree(home / "web")
+        made = client.fields("restore-create", state["provider"], state["checkpoint"], "--parameters-json",
+                             '{"Host::Directory": {"in_place": true}}')
+        state["restore"] = made["id"]
+
+        def success():
+            shown = client.fields("restore-show", state["restore"])
+            expect(shown["status"] in ("in_progress", "success"), f"status {shown}")
+            return shown["status"] == "success"
+        wait_for("the restore", success)
+        expect((home / "web" / "index.html").read_text() == "hello\n", "the bytes are back")
+        expect(any(state["restore"] in row for row in client.table("restore-list")), "it is listed")
+
+    def verification():
+        made = client.fields("verification-create", state["provider"], state["checkpoint"])
+
+        def success():
+            shown = client.fields("verification-show", made["id"])
+            expect(shown["status"] in ("in_progress", "success"), f"status {shown}")
+            return shown["status"] == "success"
+        wait_for("the verification", success)
+        expect(any(made["id"] in row for row in client.table("verification-list")), "it is listed")
+
+    def logs():
+        rows = client.table("operationlog-list")
+        expect(len(rows) >= 4, f"{len(rows)} rows")
+        row = next(row for row in rows if "protect" in row)
+        expect(client.fields("operationlog-show", row[0])["checkpoint_id"] == state["checkpoint"], "it is shown")
+
+    def triggers():
+        properties = "format=crontab,pattern=0 3 * * *,window=900"
+        made = client.fields("trigger-create", "daily", "time", properties)
+        state["trigger"] = made["id"]
+        expect(any(made["id"] in row for row in client.table("trigger-list")), "it is listed")
+        client.run("trigger-update", made["id"], "--name", "every-night")
+        expect(client.fields("trigger-show", made["id"])["name"] == "every-night", "it is renamed")
+
+    def scheduled():
+        definition = f"provider_id={state['provider']},plan_id={state['plan']}"
+        made = client.fields("scheduledoperation-create", "backup", "protect", state["trigger"], definition)
+        expect(any(made["id"] in row for row in client.table("scheduledoperation-list")), "it is listed")
+        expect(client.fields("scheduledoperation-show", made["id"])["name"] == "backup", "it is shown")
+        client.run("scheduledoperation-delete", made["id"])
+        client.run("trigger-delete", state["trigger"])
+
+    def quotas():
+        project = service.project
+        expect(client.fields("quota-show", "--tenant", project)["plans"] == "50", "the default quota")
+        client.run("quota-update", project, "--plans", "60")
+        expect(client.fields("quota-show", "--tenant", project)["plans"] == "60", "the new quota")
+        client.run("quota-defaults", "--tenant", project)
+        client.run("quota-class-show", "default")
+        client.run("quota-class-update", "default", "--plans", "70")
+
+    def services():
+        client.run("service-list")
+
+    def deletion():
+        client.run("checkpoint-delete", state["provider"], state["checkpoint"])
+
+        def deleted():
+            status = client.fields("checkpoint-show", state["provider"], state["checkpoint"])["status"]
+            return status == "deleted"
+        wait_for("the checkpoint to be deleted", deleted)
+        client.run("plan-delete", state["plan"])
+        expect(not any(state["plan"] in row for row in client.table("plan-list")), "it is gone")
+
+    try:
+        (home / "web").mkdir()
+        (home / "web" / "index.html").write_text("hello\n")
+        service.start()
+        service.inventory(f'[[directory]]\nname = "web"\nproject = "{service.project}"\npath = "{home}/web"\n')
+        wait_for("the inventory", lambda: service.ask("GET", "/protectables/Host::Directory/instances")["instances"])
+        for test in (provider, protectable, plan, checkpoint, restore, verification, logs, triggers, scheduled, quotas, services, deletion):
+            try:
+                test()
+                passed += 1
+                print(f"ok     {test.__name__}", flush=True)
+            except (Failed, KeyError, StopIteration, OSError) as err:
+                failed += 1
+                print(f"FAILED {test.__name__}: {type(err).__name__}: {err}", flush=True)
+    finally:
+        service.stop()
+        if failed:
+            print(service.log_tail(30))
+        shutil.rmtree(home, ignore_errors=True)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
