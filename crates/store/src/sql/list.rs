@@ -107,14 +107,24 @@ pub(crate) fn list_statement<T: Table, C: Column, I>(
 }
 
 /// Behind the marker is what is behind it in the first key, or equal in the first and behind it in the second, ….
+///
+/// That nothing is before it in the first key follows from that, but only when it is said does an engine begin to read
+/// there.
 fn behind(keys: &[Key], marker: &Row) -> Result<Condition> {
     let mut any = Condition::any();
     let mut equal = Condition::all();
+    let mut all = Condition::all();
+    if let Some(first) = keys.first() {
+        all = all.add(match first.direction {
+            Direction::Ascending => first.expr().gte(first.value(marker)?),
+            Direction::Descending => first.expr().lte(first.value(marker)?),
+        });
+    }
     for key in keys {
         any = any.add(equal.clone().add(key.is_behind(key.value(marker)?)));
         equal = equal.add(key.expr().eq(key.value(marker)?));
     }
-    Ok(any)
+    Ok(all.add(any))
 }
 
 fn condition<C: Column>(engine: Engine, filter: &Filter<C>) -> Expr {

@@ -5,6 +5,8 @@
 //! booleans and SQLite has no dates; an `i64` and a text mean the same to all three.
 
 mod connect;
+#[cfg(feature = "mysql")]
+mod guarded;
 mod list;
 mod migrate;
 mod row;
@@ -46,7 +48,7 @@ enum Begun {
     #[cfg(feature = "postgres")]
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
     #[cfg(feature = "mysql")]
-    Mysql(sqlx::Transaction<'static, sqlx::MySql>),
+    Mysql(guarded::Guarded),
 }
 
 /// A statement, ready for one engine.
@@ -92,7 +94,7 @@ impl Database {
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => pool.begin().await.map(Begun::Postgres),
             #[cfg(feature = "mysql")]
-            Self::Mysql(pool) => pool.begin().await.map(Begun::Mysql),
+            Self::Mysql(pool) => guarded::Guarded::begin(pool).await.map(Begun::Mysql),
         };
         Ok(Transaction { doing, inner: inner.map_err(|source| failed(doing, source))? })
     }
@@ -109,7 +111,13 @@ impl Database {
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => run!(rendered, pool, fetch_all).map(Row::all),
             #[cfg(feature = "mysql")]
-            Self::Mysql(pool) => run!(rendered, pool, fetch_all).map(Row::all),
+            Self::Mysql(pool) => {
+                let mut guarded =
+                    guarded::Guarded::acquire(pool).await.map_err(|source| failed(doing, source))?;
+                let rows = run!(rendered, guarded.connection(), fetch_all).map(Row::all);
+                guarded.keep();
+                rows
+            }
         };
         rows.map_err(|source| failed(doing, source))
     }
@@ -147,7 +155,7 @@ impl Transaction {
             #[cfg(feature = "postgres")]
             Begun::Postgres(tx) => run!(rendered, &mut **tx, execute).map(|done| done.rows_affected()),
             #[cfg(feature = "mysql")]
-            Begun::Mysql(tx) => run!(rendered, &mut **tx, execute).map(|done| done.rows_affected()),
+            Begun::Mysql(tx) => run!(rendered, tx.connection(), execute).map(|done| done.rows_affected()),
         };
         affected.map_err(|source| failed(self.doing, source))
     }
@@ -160,7 +168,7 @@ impl Transaction {
             #[cfg(feature = "postgres")]
             Begun::Postgres(tx) => run!(rendered, &mut **tx, fetch_all).map(Row::all),
             #[cfg(feature = "mysql")]
-            Begun::Mysql(tx) => run!(rendered, &mut **tx, fetch_all).map(Row::all),
+            Begun::Mysql(tx) => run!(rendered, tx.connection(), fetch_all).map(Row::all),
         };
         rows.map_err(|source| failed(self.doing, source))
     }
@@ -207,7 +215,7 @@ impl Transaction {
             #[cfg(feature = "postgres")]
             Begun::Postgres(tx) => tx.rollback().await,
             #[cfg(feature = "mysql")]
-            Begun::Mysql(tx) => tx.rollback().await,
+            Begun::Mysql(tx) => tx.roll_back().await,
         };
         if let Err(error) = done {
             // A connection that cannot roll back is broken, and its server rolls back by itself.
@@ -223,7 +231,7 @@ impl Transaction {
             #[cfg(feature = "postgres")]
             Begun::Postgres(tx) => script.execute(&mut **tx).await.map(drop),
             #[cfg(feature = "mysql")]
-            Begun::Mysql(tx) => script.execute(&mut **tx).await.map(drop),
+            Begun::Mysql(tx) => script.execute(tx.connection()).await.map(drop),
         }
     }
 }

@@ -30,7 +30,7 @@ pub enum Engine {
     Sqlite,
     /// A PostgreSQL server.
     Postgres,
-    /// A MariaDB (or Galera, or MySQL) server.
+    /// A MariaDB server or Galera cluster.
     Mysql,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use karbor_store::{Claim, ClaimOptions, Error, NewOperation, NewStep, Store};
 use karbor_types::{OperationId, OperationKind, OperationState, Progress, ResourceKey};
@@ -153,28 +153,37 @@ pub(crate) async fn nothing_of_a_stale_worker_lands_behind_a_claim(world: World)
         let step = NewStep { resource: ResourceKey::new("T", "x"), hook: "main".to_owned(), ordinal: 0 };
         world.store.save_steps(&owned.claim, &[step]).await.expect("saved");
         let (begun, seen) = tokio::sync::oneshot::channel();
-        let writer = tokio::spawn(write_until_lost(world.store.clone(), owned.claim.clone(), begun));
+        let taken = Arc::new(AtomicBool::new(false));
+        let writer = tokio::spawn(write_until_lost(world.store.clone(), owned.claim, begun, taken.clone()));
         seen.await.expect("the writer writes");
         let successor = world.other().await;
-        let taken = successor.claim(&claim_as("two"), at(60)).await.expect("claimed").expect("run out");
-        let right_after = successor.list_steps(taken.operation.id, None, 1).await.expect("listed");
-        let last_acknowledged = writer.await.expect("no panic");
-        let at_the_end = successor.list_steps(taken.operation.id, None, 1).await.expect("listed");
+        let claimed = successor.claim(&claim_as("two"), at(60)).await.expect("claimed").expect("run out");
+        taken.store(true, Ordering::SeqCst);
+        let right_after = successor.list_steps(claimed.operation.id, None, 1).await.expect("listed");
+        let last_acknowledged = writer.await.expect("nothing was written behind the claim");
+        let at_the_end = successor.list_steps(claimed.operation.id, None, 1).await.expect("listed");
         assert_eq!(right_after, at_the_end, "round {round}");
         assert_eq!(right_after[0].progress.bytes_done, last_acknowledged, "round {round}");
     }
 }
 
-async fn write_until_lost(store: Store, claim: Claim, begun: tokio::sync::oneshot::Sender<()>) -> u64 {
+async fn write_until_lost(
+    store: Store,
+    claim: Claim,
+    begun: tokio::sync::oneshot::Sender<()>,
+    taken: Arc<AtomicBool>,
+) -> u64 {
     let mut begun = Some(begun);
     let mut written = 0;
     loop {
         let progress = Progress { bytes_done: written + 1, ..Progress::default() };
+        let was_taken = taken.load(Ordering::SeqCst);
         match store.step_progress(&claim, 0, progress, at(1)).await {
             Ok(()) => written += 1,
             Err(Error::LeaseLost { .. }) => return written,
             Err(error) => panic!("{error:?}"),
         }
+        assert!(!was_taken, "a write that began after the claim had been answered was done");
         if written == 5
             && let Some(begun) = begun.take()
         {
