@@ -4,7 +4,6 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::expression::Expression;
 
 fn attributes(value: Value) -> Attributes {
     match value {
