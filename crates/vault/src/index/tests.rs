@@ -24,7 +24,7 @@ fn pack(n: u64) -> PackRef {
             hash: karbor_chunk::ObjectHash::of(&n.to_be_bytes()),
             kind: PackKind::Data,
             salt: UsedSalt([7; 32]),
-            size_bytes: 1 << 20,
+            size_bytes: 1 << 29,
         },
     }
 }

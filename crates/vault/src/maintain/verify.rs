@@ -52,8 +52,8 @@ struct Verifier<'o> {
     snapshot: Arc<Snapshot>,
     mode: VerifyMode,
     options: &'o CopyOptions,
-    /// Whether a pack is in the bank, as far as that was asked.
-    packs: HashMap<PackName, bool>,
+    /// How many bytes of a pack are in the bank, as far as that was asked.
+    packs: HashMap<PackName, u64>,
     lost: HashMap<ChunkId, String>,
     chunks: u64,
     read: Arc<AtomicU64>,
@@ -200,7 +200,7 @@ impl<'o> Verifier<'o> {
                     found = Some(copy);
                     break;
                 }
-                reason = format!("{} is missing", copy.pack_name());
+                reason = format!("packs/{} is missing or too short", copy.pack_name());
             }
             match found {
                 None => {
@@ -256,23 +256,27 @@ impl<'o> Verifier<'o> {
         Ok(suspect)
     }
 
-    /// Returns whether the pack of a copy is in the bank, as large as it should be.
+    /// Returns whether the bank has as much of a pack as a copy needs. A pack that is not as large as it should be
+    /// is marked, but what there is of it may still be read.
     async fn is_there(&mut self, copy: &Location) -> Result<bool> {
         let name = copy.pack_name();
-        if let Some(there) = self.packs.get(&name) {
-            return Ok(*there);
-        }
-        let place = &self.fetcher.shared.place;
-        let there = match place.bank().head(&place.pack_key(&name)).await {
-            Ok(meta) => meta.size_bytes == copy.pack.info.size_bytes,
-            Err(err) if err.kind == ErrorKind::NotFound => false,
-            Err(err) => return Err(Error::bank("looking at a pack", err)),
+        let bytes = match self.packs.get(&name) {
+            Some(bytes) => *bytes,
+            None => {
+                let place = &self.fetcher.shared.place;
+                let bytes = match place.bank().head(&place.pack_key(&name)).await {
+                    Ok(meta) => meta.size_bytes,
+                    Err(err) if err.kind == ErrorKind::NotFound => 0,
+                    Err(err) => return Err(Error::bank("looking at a pack", err)),
+                };
+                if bytes != copy.pack.info.size_bytes {
+                    bad::mark_pack(place, &name.hash).await?;
+                }
+                self.packs.insert(name, bytes);
+                bytes
+            }
         };
-        if !there {
-            bad::mark_pack(place, &name.hash).await?;
-        }
-        self.packs.insert(name, there);
-        Ok(there)
+        Ok(copy.chunk.range().end <= bytes)
     }
 
     /// Marks the copies of a node that cannot be read.

@@ -4,6 +4,7 @@ mod compose;
 mod damage;
 mod identity;
 mod identity_props;
+mod kill;
 mod memory;
 mod protocol;
 mod sequence;

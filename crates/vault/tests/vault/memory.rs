@@ -126,6 +126,6 @@ fn memory_is_bounded_and_does_not_grow_with_the_stream() {
     let name = "memory::memory_is_bounded_and_does_not_grow_with_the_stream";
     let [small, large] = ["1", "100"].map(|gib| peak_of(name, ROLE, gib));
     assert!(small <= MOST_KIB && large <= MOST_KIB, "{small} and {large} KiB");
-    // The same, but for what the allocator happens to hold.
-    assert!(large <= small + (24 << 10), "{small} KiB for 1 GiB, {large} KiB for 100 GiB");
+    // The same, but for how many packs happen to be on their way to the disk at once: two of 32 MiB more or less.
+    assert!(large <= small + (80 << 10), "{small} KiB for 1 GiB, {large} KiB for 100 GiB");
 }
