@@ -19,6 +19,8 @@ mod list;
 mod lock;
 mod read;
 mod staging;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::ops::Range;
@@ -71,7 +73,7 @@ impl FileSystemBank {
     /// When the directory cannot be created or opened.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        create_durably(&path.join(MARK))
+        create_durably(&path.join(MARK), 2)
             .map_err(|error| io_failed("create", &path.to_string_lossy(), error))?;
         Self::open(path)
     }
@@ -177,22 +179,30 @@ fn create_directory(at: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
     }
 }
 
-/// Creates a directory with all above it, and syncs each that got a new entry.
-fn create_durably(path: &Path) -> std::io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
+/// Creates a directory with all above it, and syncs each that got a new entry. The names of the lowest
+/// `synced` directories are synced also if they stood: whoever created them may have died before.
+fn create_durably(path: &Path, synced: usize) -> std::io::Result<()> {
     let parent = match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
         None => return Ok(()),
     };
-    create_durably(parent)?;
+    let stood = path.is_dir();
+    if stood && synced == 0 {
+        return Ok(());
+    }
+    create_durably(parent, synced.saturating_sub(1))?;
     match std::fs::create_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        Err(error) if !stood && error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    std::fs::File::open(parent)?.sync_all()
+    match std::fs::File::open(parent).and_then(|parent| parent.sync_all()) {
+        // Some file systems sync names by themselves and do not know how to be asked.
+        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
+        // Who may use a directory need not be allowed to read the one above it.
+        Err(error) if stood && error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Splits a key into its directory, empty for the root, and its last segment.
@@ -208,7 +218,7 @@ fn failed(operation: &'static str, key: &str, errno: Errno) -> Error {
         Errno::NOSPC | Errno::DQUOT => ErrorKind::Full,
         Errno::AGAIN | Errno::INTR | Errno::NOMEM | Errno::MFILE | Errno::NFILE => ErrorKind::Unavailable,
         Errno::STALE | Errno::TIMEDOUT | Errno::HOSTDOWN | Errno::BUSY => ErrorKind::Unavailable,
-        Errno::NOTSUP | Errno::NOSYS | Errno::XDEV | Errno::FBIG | Errno::NAMETOOLONG => {
+        Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK | Errno::XDEV | Errno::FBIG | Errno::NAMETOOLONG => {
             ErrorKind::Unsupported
         }
         _ => ErrorKind::Other,

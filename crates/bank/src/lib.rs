@@ -35,6 +35,10 @@ pub use url::{BankUrl, InvalidUrl, OpenOptions, create_url, open_url};
 /// Contract: a put is all-or-nothing and durable when it returns; an object listed is readable; a listing is in
 /// key order (bytewise) and shows all that was put before it began; a create-only put succeeds for exactly one
 /// of any number of racing callers. A call whose reply was lost may have had its effect.
+///
+/// A driver tries once: trying again is for [`wrap::Retrying`], which sees every attempt. A key that is also a
+/// directory of another key (`a` and `a/b`) may be refused with [`ErrorKind::Unsupported`], and so may a swap of
+/// more than [`SWAP_MAX_BYTES`]. `docs/bank-drivers.md` tells the rest, and [`conformance`] tries it.
 #[async_trait]
 pub trait Bank: fmt::Debug + Send + Sync {
     /// Stores `body` under `key`, as `mode` says, and returns the new version.

@@ -57,6 +57,7 @@ impl S3Bank {
     /// # Errors
     /// When the location or the credentials are not complete.
     pub fn open(location: S3Location, options: &S3Options) -> Result<Self> {
+        let location = location.or_defaults(options);
         let store =
             build(&location, options).map_err(|error| failed("open", &location.to_string(), error))?;
         Ok(Self { store: Arc::new(store), location: Arc::new(location) })

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{Bank, Error, FileSystemBank, Key, MemoryBank, Result};
+use crate::{Bank, Error, FileSystemBank, MemoryBank, Result};
 #[cfg(feature = "s3")]
 use crate::{S3Bank, S3Options};
 
@@ -74,16 +74,24 @@ pub struct OpenOptions {
     pub s3: S3Options,
 }
 
+impl OpenOptions {
+    /// Takes credentials, and what URLs leave open, from the environment; `variable` looks one up.
+    #[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "no other bank needs any"))]
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        Self {
+            #[cfg(feature = "s3")]
+            s3: S3Options::from_environment(variable),
+        }
+    }
+}
+
 /// Opens a bank that exists. What is returned is the bare driver: wrap it in [`crate::wrap::Retrying`].
 ///
 /// # Errors
 /// When there is no bank in the directory, or the settings are not complete. Whether a bucket can be reached
 /// shows with the first call, which is best [`crate::attach`].
 pub async fn open_url(url: &BankUrl, options: &OpenOptions) -> Result<Arc<dyn Bank>> {
-    match url {
-        BankUrl::Directory(path) => directory(path.clone(), FileSystemBank::open).await,
-        _ => open_elsewhere(url, options),
-    }
+    open(url, options, FileSystemBank::open).await
 }
 
 /// Opens a bank, and makes the directory one if it is none. Buckets are not created.
@@ -91,28 +99,27 @@ pub async fn open_url(url: &BankUrl, options: &OpenOptions) -> Result<Arc<dyn Ba
 /// # Errors
 /// As [`open_url`], or when the directory cannot be created.
 pub async fn create_url(url: &BankUrl, options: &OpenOptions) -> Result<Arc<dyn Bank>> {
-    match url {
-        BankUrl::Directory(path) => directory(path.clone(), FileSystemBank::create).await,
-        _ => open_elsewhere(url, options),
-    }
+    open(url, options, FileSystemBank::create).await
 }
 
-async fn directory(
-    path: PathBuf,
-    open: impl FnOnce(PathBuf) -> Result<FileSystemBank> + Send + 'static,
+#[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "no other bank needs any"))]
+async fn open(
+    url: &BankUrl,
+    options: &OpenOptions,
+    open_directory: impl FnOnce(PathBuf) -> Result<FileSystemBank> + Send + 'static,
 ) -> Result<Arc<dyn Bank>> {
-    let name = path.to_string_lossy().into_owned();
-    match tokio::task::spawn_blocking(move || open(path)).await {
-        Ok(bank) => Ok(Arc::new(bank?)),
-        Err(error) => Err(Error::new(crate::ErrorKind::Unavailable, "open", name).with_source(error)),
-    }
-}
-
-fn open_elsewhere(url: &BankUrl, options: &OpenOptions) -> Result<Arc<dyn Bank>> {
     match url {
+        BankUrl::Memory => Ok(Arc::new(MemoryBank::new())),
+        BankUrl::Directory(path) => {
+            let owned = path.clone();
+            match tokio::task::spawn_blocking(move || open_directory(owned)).await {
+                Ok(bank) => Ok(Arc::new(bank?)),
+                Err(error) => Err(Error::new(crate::ErrorKind::Unavailable, "open", path.to_string_lossy())
+                    .with_source(error)),
+            }
+        }
         #[cfg(feature = "s3")]
         BankUrl::S3(location) => Ok(Arc::new(S3Bank::open(location.clone(), &options.s3)?)),
-        _ => Ok(Arc::new(MemoryBank::new())),
     }
 }
 
@@ -158,7 +165,7 @@ fn parse_s3(rest: &str) -> Result<crate::S3Location, InvalidUrl> {
         return Err(InvalidUrl::Bucket);
     }
     let prefix = prefix.trim_end_matches('/');
-    if !prefix.is_empty() && Key::new(prefix).is_err() {
+    if !prefix.is_empty() && crate::Key::new(prefix).is_err() {
         return Err(InvalidUrl::Prefix { prefix: prefix.to_owned() });
     }
     let mut location =

@@ -34,6 +34,15 @@ impl Locks {
         Ok(Self { mark: mark.try_clone_to_owned().map_err(|_| Errno::MFILE)? })
     }
 
+    /// Waits for the lock of a key; nothing where the file system has no locks. There nothing can be swapped,
+    /// so nobody needs to be excluded.
+    pub(super) fn hold_if_any(&self, key: &str) -> Result<Option<Held>, Errno> {
+        match self.hold(key) {
+            Err(Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK | Errno::INVAL) => Ok(None),
+            held => held.map(Some),
+        }
+    }
+
     /// Waits for the lock of a key. It is held for a few calls of the file system, never for a transfer.
     pub(super) fn hold(&self, key: &str) -> Result<Held, Errno> {
         let directory = match rustix::fs::openat(&self.mark, NAME, DIRECTORY_FLAGS, FILE_MODE) {

@@ -42,7 +42,7 @@ impl Place {
         let failed = |errno| failed("delete", key.as_str(), errno);
         let (above, name) = split(key.as_str());
         let Some(mut directory) = self.directories.existing(above).map_err(failed)? else { return Ok(()) };
-        let held = self.locks.hold(key.as_str()).map_err(failed)?;
+        let held = self.locks.hold_if_any(key.as_str()).map_err(failed)?;
         let mut removed = unlink(&directory, name);
         if removed == Err(Errno::NOENT) && self.directories.forget(above) {
             // What was known of the directory may be out of date.
@@ -92,7 +92,7 @@ impl Place {
             let named = match mode {
                 PutMode::Create => name_new(&staged, directory.fd(), name),
                 PutMode::Overwrite => {
-                    let _held = self.locks.hold(key.as_str()).map_err(failed)?;
+                    let _held = self.locks.hold_if_any(key.as_str()).map_err(failed)?;
                     rename(&staged, directory.fd(), name, RenameFlags::empty())
                 }
                 PutMode::Swap(expected) => {
@@ -151,6 +151,9 @@ impl Place {
 fn put_failed(key: &Key, errno: Errno) -> Error {
     match errno {
         Errno::NOTDIR => below_or_above_taken(key),
+        // A put asks for nothing to be there but the bank itself.
+        Errno::NOENT => Error::new(ErrorKind::Other, "put", key.as_str())
+            .with_source("the directory of the bank is no longer there"),
         errno => failed("put", key.as_str(), errno),
     }
 }
@@ -199,7 +202,7 @@ fn rename(staged: &Staged, directory: BorrowedFd<'_>, name: &str, flags: RenameF
 }
 
 /// Gives a file a second name, which is what network file systems can do create-only, and takes the first away.
-fn link(staged: &Staged, directory: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+pub(super) fn link(staged: &Staged, directory: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     let (from, staged_name) = staged.place();
     match rustix::fs::linkat(from, staged_name, directory, name, AtFlags::empty()) {
         Ok(()) => {}

@@ -26,14 +26,35 @@ pub struct S3Location {
 pub struct S3Options {
     /// How to be let in.
     pub credentials: S3Credentials,
+    /// The address of the service for locations that name none.
+    pub default_endpoint: Option<String>,
+    /// The region for locations that name none.
+    pub default_region: Option<String>,
     /// After how many seconds a request counts as failed, with all its bytes.
     pub request_timeout_seconds: NonZeroU64,
 }
 
+impl S3Options {
+    /// Takes what it can from the variables that Amazon's tools use; `variable` looks one up.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let first = |names: [&str; 2]| names.into_iter().find_map(&variable).filter(|text| !text.is_empty());
+        Self {
+            default_endpoint: first(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
+            default_region: first(["AWS_REGION", "AWS_DEFAULT_REGION"]),
+            credentials: S3Credentials::from_environment(variable),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for S3Options {
     fn default() -> Self {
-        let request_timeout_seconds = NonZeroU64::new(300).expect("it is not zero");
-        Self { credentials: S3Credentials::default(), request_timeout_seconds }
+        Self {
+            credentials: S3Credentials::default(),
+            default_endpoint: None,
+            default_region: None,
+            request_timeout_seconds: NonZeroU64::new(300).expect("it is not zero"),
+        }
     }
 }
 
@@ -90,12 +111,10 @@ impl S3Credentials {
 }
 
 impl S3Location {
-    /// Adds the region and the endpoint that the environment names where the location names none.
-    #[must_use]
-    pub fn or_from_environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
-        let first = |names: [&str; 2]| names.into_iter().find_map(&variable).filter(|text| !text.is_empty());
-        self.region = self.region.or_else(|| first(["AWS_REGION", "AWS_DEFAULT_REGION"]));
-        self.endpoint = self.endpoint.or_else(|| first(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
+    /// Fills in what the location leaves open.
+    pub(super) fn or_defaults(mut self, options: &S3Options) -> Self {
+        self.region = self.region.or_else(|| options.default_region.clone());
+        self.endpoint = self.endpoint.or_else(|| options.default_endpoint.clone());
         self
     }
 
@@ -167,6 +186,21 @@ mod tests {
             panic!("no key pair was there");
         };
         assert_eq!(settings, [("AWS_ROLE_ARN".to_owned(), "arn".to_owned())]);
+    }
+
+    #[test]
+    fn a_location_comes_before_the_environment() {
+        let variable = |name: &str| match name {
+            "AWS_ENDPOINT_URL" => Some("https://general".to_owned()),
+            "AWS_ENDPOINT_URL_S3" => Some("https://store".to_owned()),
+            "AWS_DEFAULT_REGION" => Some("somewhere".to_owned()),
+            _ => None,
+        };
+        let options = S3Options::from_environment(variable);
+        let open = S3Location { bucket: "b".to_owned(), ..S3Location::default() };
+        assert_eq!(open.or_defaults(&options).to_string(), "s3://b?endpoint=https://store&region=somewhere");
+        let told = S3Location { region: Some("here".to_owned()), ..S3Location::default() };
+        assert_eq!(told.or_defaults(&options).region.as_deref(), Some("here"));
     }
 
     #[test]

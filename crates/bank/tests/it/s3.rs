@@ -113,15 +113,24 @@ async fn a_put_whose_reply_the_network_lost_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_broken_upload_in_parts_leaves_what_stood() {
+async fn a_large_overwrite_goes_in_parts_and_a_broken_one_leaves_what_stood() {
     let server = S3Server::start().await;
     let bank = server.bank("");
     bank.put(&key("k"), body("before"), PutMode::Create).await.expect("the first put");
+    let (first, rest) = (vec![1_u8; 60 << 20], vec![2_u8; 10 << 20]);
+    let large = vec![first.into(), rest.into()];
     server.misbehave(Method::PUT, Misbehavior::Refuse(503, "SlowDown"));
-    let large = vec![vec![1_u8; 65 << 20].into()];
-    let error = bank.put(&key("k"), large, PutMode::Overwrite).await.expect_err("a part is refused");
+    let error = bank.put(&key("k"), large.clone(), PutMode::Overwrite).await.expect_err("a part is refused");
     assert_eq!(error.kind, ErrorKind::Unavailable, "{}", chain(&error));
     assert_eq!(bank.get(&key("k"), None).await.expect("it stands").bytes, "before");
+
+    let version = bank.put(&key("k"), large, PutMode::Overwrite).await.expect("nothing is refused");
+    let border = 60 << 20;
+    let part = bank.get(&key("k"), Some(border - 3..border + 2)).await.expect("a get");
+    assert_eq!(part.bytes[..], [1, 1, 1, 2, 2]);
+    assert_eq!((part.size_bytes, part.version), (70 << 20, version));
+    let end = bank.get(&key("k"), Some((64 << 20) - 1..(64 << 20) + 1)).await.expect("a get");
+    assert_eq!(end.bytes[..], [2, 2], "across the border of two parts");
 }
 
 #[tokio::test]
