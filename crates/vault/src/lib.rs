@@ -29,8 +29,8 @@ pub use account::{Account, AccountOptions};
 pub use compose::{ComposeOptions, Composer, Grain, Produce, Segment};
 pub use error::{DamagedRange, Error, ErrorKind, Result};
 pub use maintain::{
-    AccountStats, CopyCheckpoint, RebuildReport, ScrubOptions, ScrubReport, SweepOptions, SweepReport,
-    VerifyMode, VerifyReport, scrub,
+    AccountStats, CopyCheckpoint, MayFence, RebuildReport, ScrubOptions, ScrubReport, SweepOptions,
+    SweepReport, VerifyMode, VerifyReport, scrub,
 };
 pub use progress::ProgressSink;
 pub use read::{CheckpointReader, CompareReport, CopyOptions, CopyReport, StreamReader};

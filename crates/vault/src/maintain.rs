@@ -24,12 +24,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{Account, CheckpointInfo, CopyOptions, DamagedRange, ProgressSink, Result, SessionId};
 pub use scrub::scrub;
 
+/// Decides whether a session, given as text, may be fenced.
+pub type MayFence = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// How a sweep is done.
 #[derive(Clone, Default)]
 pub struct SweepOptions {
     /// Sessions that may be fenced if they do not answer: those whose lease is over, or all that an operator gives
     /// up. Given the session's text, returns whether it may be fenced. `None` fences nobody.
-    pub may_fence: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
+    pub may_fence: Option<MayFence>,
     /// Rewrite packs of which at least this part is dead, in hundredths; `None` is 50, more than 100 is never.
     pub rewrite_dead_percent: Option<u8>,
     /// Free what is unused although chunks that living checkpoints need are missing.

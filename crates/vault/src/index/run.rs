@@ -15,7 +15,8 @@ use std::os::unix::fs::FileExt;
 use karbor_chunk::{ChunkId, Codec, ObjectHash, PackEntry, PackInfo, PackKind, PackRef, SessionId, UsedSalt};
 
 const MAGIC: &[u8; 16] = b"karbor-index-1\n\0";
-const HEADER_BYTES: u64 = 80;
+const HEADER: usize = 80;
+const HEADER_BYTES: u64 = HEADER as u64;
 const PACK_BYTES: usize = 104;
 const HEAD_BYTES: usize = 80;
 const FILTER_BYTES: usize = 64;
@@ -194,7 +195,7 @@ impl Head {
 impl Run {
     /// Opens a finished run and checks its header.
     pub(crate) fn open(file: File) -> io::Result<Self> {
-        let mut header = [0; HEADER_BYTES as usize];
+        let mut header = [0; HEADER];
         read_at(&file, &mut header, 0)?;
         if &header[..16] != MAGIC || checksum(&header[..72]) != header[72..] {
             return Err(damaged("a header"));
@@ -443,7 +444,7 @@ impl RunWriter {
         }
         self.heads.flush(&self.file)?;
         self.rows.flush(&self.file)?;
-        let mut header = [0; HEADER_BYTES as usize];
+        let mut header = [0; HEADER];
         header[..16].copy_from_slice(MAGIC);
         header[16..24].copy_from_slice(&self.entries.to_le_bytes());
         header[24..32].copy_from_slice(&u64::from(self.packs).to_le_bytes());

@@ -96,9 +96,9 @@ pub async fn scrub(bank: Arc<dyn Bank>, options: &ScrubOptions) -> Result<ScrubR
         }
     }
     if report.finished {
-        state.finish(options.account.is_some())?
+        state.finish(options.account.is_some())?;
     } else {
-        state.suspend()?
+        state.suspend()?;
     }
     Ok(report)
 }

@@ -7,7 +7,7 @@ use karbor_sweep::{Patience, Progress, SessionId, SessionRecord, Sweeper};
 
 use crate::account::Shared;
 use crate::maintain::mark::{Marked, Reach};
-use crate::maintain::{SweepOptions, SweepReport, merge, rewrite};
+use crate::maintain::{MayFence, SweepOptions, SweepReport, merge, rewrite};
 use crate::{Error, Result, bad};
 
 /// A pack is rewritten when at least this part of it is dead.
@@ -69,7 +69,7 @@ fn mostly_dead(marked: &Marked, percent: u8) -> Vec<u32> {
 
 /// Lets the caller decide whom to fence.
 struct Asked {
-    may_fence: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
+    may_fence: Option<MayFence>,
 }
 
 #[async_trait]

@@ -57,7 +57,6 @@ async fn next_window(walk: &mut Walk, most: usize) -> Result<Option<Window>> {
 
 impl StreamReader {
     /// Finds the chunks of a window; what the index does not know comes second.
-    #[expect(clippy::type_complexity, reason = "two lists of the same things")]
     async fn locate(
         &self,
         chunks: HashMap<ChunkId, Vec<Range<u64>>>,

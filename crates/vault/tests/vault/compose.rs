@@ -4,7 +4,7 @@ use std::io::{self};
 
 use karbor_vault::{ComposeOptions, Grain};
 
-use crate::support::*;
+use crate::support::{account, begin, commit, noise, read_stream, resource};
 
 #[tokio::test]
 async fn segments_stand_in_order_and_unchanged_ones_are_taken_by_reference() {

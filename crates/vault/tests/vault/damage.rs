@@ -9,7 +9,10 @@ use karbor_vault::{
     Account, BlockOptions, CopyOptions, DamagedRange, ErrorKind, ScrubOptions, ScrubReport, VerifyMode, scrub,
 };
 
-use crate::support::*;
+use crate::support::{
+    Bytes, Memory, account, account_id, account_in, begin, checkpoint, commit, master, noise, options,
+    resource, session,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Damage {

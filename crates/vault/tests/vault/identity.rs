@@ -5,7 +5,7 @@ use std::sync::Arc;
 use karbor_bank::FileSystemBank;
 use karbor_vault::BlockOptions;
 
-use crate::support::*;
+use crate::support::{Bytes, account, account_in, begin, checkpoint, commit, noise, read_stream, resource};
 
 #[tokio::test]
 async fn blocks_and_streams_come_back_from_memory_and_from_a_file_system() {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use karbor_vault::{Account, BlockOptions};
 use proptest::prelude::*;
 
-use crate::support::*;
+use crate::support::{
+    Bytes, Memory, account, begin, checkpoint, commit, noise, read_stream, resource, session,
+};
 
 const CHUNK: u32 = 64 << 10;
 
@@ -37,7 +39,9 @@ fn lay_out(parts: &[Part]) -> (Vec<u8>, Vec<Range<u64>>) {
         match part {
             Part::Noise(seed, len) => bytes.extend(noise(*seed, *len)),
             Part::Zeros(len) => bytes.resize(start + len, 0),
-            Part::Text(byte, len) => bytes.extend((0..*len).map(|n| byte.wrapping_add((n / 97 % 7) as u8))),
+            Part::Text(byte, len) => {
+                bytes.extend((0..*len).map(|n| byte.wrapping_add(u8::try_from(n / 97 % 7).unwrap())));
+            }
             Part::Hole(len) => {
                 bytes.resize(start + len, 0);
                 holes.push(start as u64..bytes.len() as u64);

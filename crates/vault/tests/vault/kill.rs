@@ -9,7 +9,7 @@ use karbor_bank::{ErrorKind, MemoryBank};
 use karbor_types::Instant;
 use karbor_vault::{Account, BeginOptions, BlockOptions, CopyCheckpoint, Result, SweepOptions, VerifyMode};
 
-use crate::support::*;
+use crate::support::{Bytes, account_in, checkpoint, noise, read_stream, resource, session};
 
 const CHUNK: u32 = 64 << 10;
 

@@ -1,5 +1,8 @@
 //! The engine against its promises: identity, damage, keys, sequences, faults, memory.
 
+#![expect(clippy::unwrap_used, reason = "in tests a failed step is a failed test, also in what tests share")]
+#![expect(clippy::single_range_in_vec_init, reason = "lists of one range are what is meant")]
+
 mod compose;
 mod damage;
 mod identity;

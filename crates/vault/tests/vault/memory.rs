@@ -8,7 +8,7 @@ use std::sync::Arc;
 use karbor_bank::FileSystemBank;
 use karbor_vault::{Account, AccountOptions, BlockOptions, BlockSource, BlockTarget};
 
-use crate::support::*;
+use crate::support::{account_id, begin, checkpoint, commit, master, noise, resource};
 
 const GIB: u64 = 1 << 30;
 const ROLE: &str = "KARBOR_TEST_MEMORY_GIB";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use karbor_bank::MemoryBank;
 use karbor_vault::{Account, BeginOptions, BlockOptions, CheckpointWriter, ErrorKind, SweepOptions};
 
-use crate::support::*;
+use crate::support::{Bytes, account, begin, checkpoint, commit, noise, read_stream, resource, session};
 
 async fn put(writer: &CheckpointWriter, bytes: &[u8]) {
     let source = Bytes::new(bytes.to_vec());

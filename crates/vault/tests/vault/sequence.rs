@@ -12,7 +12,9 @@ use karbor_vault::{
 };
 use proptest::prelude::*;
 
-use crate::support::*;
+use crate::support::{
+    Bytes, account_id, account_in, checkpoint, master, noise, options, read_stream, resource, session,
+};
 
 const CHUNK: u32 = 64 << 10;
 

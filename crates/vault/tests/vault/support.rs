@@ -15,7 +15,7 @@ use karbor_vault::{
 use uuid::Uuid;
 
 /// Small packs and few threads, so that a test meets many packs.
-pub fn options() -> AccountOptions {
+pub(crate) fn options() -> AccountOptions {
     AccountOptions {
         memory_bytes: 64 << 20,
         threads: NonZeroUsize::new(2).expect("two"),
@@ -24,42 +24,42 @@ pub fn options() -> AccountOptions {
     }
 }
 
-pub fn master(seed: u8) -> MasterKey {
+pub(crate) fn master(seed: u8) -> MasterKey {
     MasterKey::from_bytes([seed; 32])
 }
 
-pub fn account_id(name: &str) -> AccountId {
+pub(crate) fn account_id(name: &str) -> AccountId {
     AccountId::new(name).expect("a valid id")
 }
 
-pub async fn account_in(bank: Arc<dyn Bank>) -> Account {
+pub(crate) async fn account_in(bank: Arc<dyn Bank>) -> Account {
     Account::open_or_create(bank, account_id("a"), &[master(1)], options()).await.expect("an account")
 }
 
-pub async fn account() -> (MemoryBank, Account) {
+pub(crate) async fn account() -> (MemoryBank, Account) {
     let bank = MemoryBank::new();
     let account = account_in(Arc::new(bank.clone())).await;
     (bank, account)
 }
 
-pub fn checkpoint(n: u128) -> CheckpointId {
+pub(crate) fn checkpoint(n: u128) -> CheckpointId {
     CheckpointId(Uuid::from_u128(n))
 }
 
-pub fn session(n: u128, epoch: u32) -> SessionId {
+pub(crate) fn session(n: u128, epoch: u32) -> SessionId {
     SessionId::new(Uuid::from_u128(n), Epoch(epoch))
 }
 
-pub fn resource(id: &str) -> ResourceKey {
+pub(crate) fn resource(id: &str) -> ResourceKey {
     ResourceKey::new("OS::Cinder::Volume", id)
 }
 
-pub async fn begin(account: &Account, n: u128, base: Option<u128>) -> CheckpointWriter {
+pub(crate) async fn begin(account: &Account, n: u128, base: Option<u128>) -> CheckpointWriter {
     let options = BeginOptions { base: base.map(checkpoint) };
     account.begin(&session(n, 1), &options).await.expect("a session")
 }
 
-pub async fn commit(writer: &CheckpointWriter, n: u128) -> CheckpointInfo {
+pub(crate) async fn commit(writer: &CheckpointWriter, n: u128) -> CheckpointInfo {
     let made = i64::try_from(n).expect("a small number");
     writer
         .commit(checkpoint(n), Instant::from_micros(made), serde_json::json!({"n": n.to_string()}))
@@ -68,7 +68,7 @@ pub async fn commit(writer: &CheckpointWriter, n: u128) -> CheckpointInfo {
 }
 
 /// Bytes that do not compress well and differ by seed.
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
@@ -83,19 +83,19 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 /// A source in memory with holes where it is told so, which counts what is read.
 #[derive(Debug)]
-pub struct Bytes {
-    pub bytes: Vec<u8>,
-    pub holes: Vec<Range<u64>>,
-    pub read: AtomicU64,
+pub(crate) struct Bytes {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) holes: Vec<Range<u64>>,
+    pub(crate) read: AtomicU64,
 }
 
 impl Bytes {
-    pub fn new(bytes: Vec<u8>) -> Arc<Self> {
+    pub(crate) fn new(bytes: Vec<u8>) -> Arc<Self> {
         Self::with_holes(bytes, Vec::new())
     }
 
     /// The holes must ascend and hold zeros only.
-    pub fn with_holes(bytes: Vec<u8>, holes: Vec<Range<u64>>) -> Arc<Self> {
+    pub(crate) fn with_holes(bytes: Vec<u8>, holes: Vec<Range<u64>>) -> Arc<Self> {
         Arc::new(Self { bytes, holes, read: AtomicU64::new(0) })
     }
 }
@@ -130,7 +130,7 @@ impl BlockSource for Bytes {
 
 /// A target in memory that starts with garbage, so that what is not written shows.
 #[derive(Debug, Default)]
-pub struct Memory(pub Mutex<Vec<u8>>);
+pub(crate) struct Memory(pub(crate) Mutex<Vec<u8>>);
 
 impl BlockTarget for Memory {
     fn set_size(&self, bytes: u64) -> io::Result<()> {
@@ -156,7 +156,7 @@ impl BlockTarget for Memory {
 }
 
 /// Reads a stream whole, in the two ways there are, and says that they agree.
-pub async fn read_stream(account: &Account, n: u128, key: &ResourceKey, name: &str) -> Vec<u8> {
+pub(crate) async fn read_stream(account: &Account, n: u128, key: &ResourceKey, name: &str) -> Vec<u8> {
     let reader = account.read(checkpoint(n)).await.expect("the checkpoint");
     let stream = reader.open_stream(key, name).await.expect("the stream");
     let target = Arc::new(Memory::default());

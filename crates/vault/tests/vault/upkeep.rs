@@ -9,7 +9,10 @@ use karbor_vault::{
     scrub,
 };
 
-use crate::support::*;
+use crate::support::{
+    Bytes, account, account_id, account_in, begin, checkpoint, commit, master, noise, options, read_stream,
+    resource, session,
+};
 
 async fn backup(account: &Account, n: u128, bytes: &[u8]) {
     let writer = begin(account, n, None).await;
