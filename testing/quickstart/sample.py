@@ -113,7 +113,7 @@ def make_postgres(postgres):
             placed timestamptz NOT NULL, amount numeric(10,2) CHECK (amount > 0), note text, blob bytea);
         INSERT INTO customers (name, email, born) SELECT 'Customer ' || n, 'c' || n || '@example.org',
             date '1950-01-01' + (n % 20000) FROM generate_series(1, 50000) n;
-        INSERT INTO orders (customer, placed, amount, note, blob) SELECT 1 + (n * 7919) % 50000,
+        INSERT INTO orders (customer, placed, amount, note, blob) SELECT 1 + (n::bigint * 7919) % 50000,
             timestamptz '2026-01-01' + n * interval '37 seconds', 1 + (n * 31 % 99999) / 100.0,
             CASE WHEN n % 3 = 0 THEN NULL ELSE 'note ' || md5(n::text) END, decode(md5(n::text), 'hex')
             FROM generate_series(1, 300000) n;

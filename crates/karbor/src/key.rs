@@ -27,7 +27,11 @@ pub(crate) fn read(file: Option<&Path>) -> Result<MasterKey> {
     };
     let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode()).unwrap_or(0);
     if mode & 0o077 != 0 {
-        bail!("the key file {} can be read by others (mode {:o}): `chmod 600` it first", path.display(), mode & 0o777);
+        bail!(
+            "the key file {} can be read by others (mode {:o}): `chmod 600` it first",
+            path.display(),
+            mode & 0o777
+        );
     }
     MasterKey::from_text(&text).with_context(|| format!("{} holds no master key", path.display()))
 }

@@ -49,7 +49,9 @@ async fn main() -> ExitCode {
             serve::run(&options, &state_dir).await
         }
         #[cfg(feature = "failpoints")]
-        Command::CrashPoints => client::Output::new(arguments.connection.output).line(&karbor_worker::CRASH_POINTS.join("\n")),
+        Command::CrashPoints => {
+            client::Output::new(arguments.connection.output).line(&karbor_worker::CRASH_POINTS.join("\n"))
+        }
         Command::Bank(command) => bank::run(&client::Output::new(arguments.connection.output), command).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "karbor", &mut std::io::stdout());

@@ -10,7 +10,8 @@ use karbor_bank::{Bank, BankUrl, OpenOptions, S3Credentials, S3Options};
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Bank>> {
     let parsed: BankUrl = url.parse().with_context(|| format!("`{url}` names no bank"))?;
     let bank = karbor_bank::open_url(&parsed, &options()).await;
-    let bank = bank.with_context(|| format!("there is no bank at {url}: `karbor bank init {url}` makes one"))?;
+    let bank =
+        bank.with_context(|| format!("there is no bank at {url}: `karbor bank init {url}` makes one"))?;
     Ok(retrying(bank))
 }
 

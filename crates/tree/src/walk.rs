@@ -241,18 +241,15 @@ pub(crate) fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         path: path.to_owned(),
         source: err.into(),
     };
-    let mut list = Vec::new();
-    // Nearly no file has any: one call with an empty buffer tells.
-    let size = match rustix::fs::llistxattr(path, &mut list[..]) {
-        Ok(0) | Err(Errno::NOTSUP | Errno::NOENT | Errno::PERM) => return Ok(Vec::new()),
-        Ok(size) => size,
-        Err(err) => return Err(failed(err)),
-    };
-    list.resize(size + 256, 0_u8);
-    let size = match rustix::fs::llistxattr(path, &mut list[..]) {
-        Ok(size) => size,
-        Err(Errno::NOENT) => return Ok(Vec::new()),
-        Err(err) => return Err(failed(err)),
+    // Nearly no file has any, and few have many: one call tells, as a rule.
+    let mut list = vec![0_u8; 1024];
+    let size = loop {
+        match rustix::fs::llistxattr(path, &mut list[..]) {
+            Ok(0) | Err(Errno::NOTSUP | Errno::NOENT | Errno::PERM) => return Ok(Vec::new()),
+            Ok(size) => break size,
+            Err(Errno::RANGE) if list.len() < 1 << 20 => list.resize(list.len() * 8, 0),
+            Err(err) => return Err(failed(err)),
+        }
     };
     let mut found = Vec::new();
     let mut value = vec![0_u8; 64 << 10];

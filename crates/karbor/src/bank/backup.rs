@@ -45,7 +45,13 @@ pub(crate) struct Options {
     changed_blocks: Option<std::path::PathBuf>,
 }
 
-pub(crate) async fn run(output: &Output, opening: &Opening, name: &str, path: &Path, options: &Options) -> Result<()> {
+pub(crate) async fn run(
+    output: &Output,
+    opening: &Opening,
+    name: &str,
+    path: &Path,
+    options: &Options,
+) -> Result<()> {
     let metadata = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
     let kind = match metadata.file_type() {
         kind if kind.is_dir() => DIRECTORY,
@@ -140,7 +146,9 @@ async fn store(
         bail!("--changed-blocks is for files and block devices, and {} is a directory", path.display());
     }
     let base = match base {
-        Some(info) => Some(Arc::new(account.read(info.id).await.context("opening the last backup of this name")?)),
+        Some(info) => {
+            Some(Arc::new(account.read(info.id).await.context("opening the last backup of this name")?))
+        }
         None => None,
     };
     let tree_options = BackupOptions {

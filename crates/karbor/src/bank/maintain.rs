@@ -45,7 +45,12 @@ pub(crate) struct SweepArguments {
     rewrite: u8,
 }
 
-pub(crate) async fn verify(output: &Output, opening: &Opening, checkpoint: Option<&str>, read_data: bool) -> Result<()> {
+pub(crate) async fn verify(
+    output: &Output,
+    opening: &Opening,
+    checkpoint: Option<&str>,
+    read_data: bool,
+) -> Result<()> {
     let account = opening.open().await?;
     let checkpoints = match checkpoint {
         Some(text) => vec![find(&account, text).await?],
@@ -63,7 +68,10 @@ pub(crate) async fn verify(output: &Output, opening: &Opening, checkpoint: Optio
             let of = part.resource.as_ref().map(ToString::to_string).unwrap_or_default();
             let stream = part.stream.as_deref().unwrap_or("?");
             let range = format!("bytes {} to {}", part.range.start, part.range.end);
-            output.say(&format!("damaged: checkpoint {}, {of}, stream {stream}, {range}: {}", info.id, part.reason))?;
+            output.say(&format!(
+                "damaged: checkpoint {}, {of}, stream {stream}, {range}: {}",
+                info.id, part.reason
+            ))?;
         }
         damaged += usize::from(!report.is_whole());
         let verdict = if report.is_whole() { "whole" } else { "damaged" };
@@ -71,7 +79,8 @@ pub(crate) async fn verify(output: &Output, opening: &Opening, checkpoint: Optio
             "id": info.id, "name": name_of(info), "verdict": verdict, "chunks": report.chunks,
             "read": bytes(report.read_bytes), "read_bytes": report.read_bytes, "damaged": damage_rows(&report.damaged)}));
     }
-    let columns = [("ID", "id"), ("Name", "name"), ("Verdict", "verdict"), ("Chunks", "chunks"), ("Read", "read")];
+    let columns =
+        [("ID", "id"), ("Name", "name"), ("Verdict", "verdict"), ("Chunks", "chunks"), ("Read", "read")];
     output.list(&rows, &columns)?;
     if damaged > 0 {
         return Err(Damage(format!("{damaged} of {} checkpoints are damaged", checkpoints.len())).into());
@@ -103,13 +112,21 @@ pub(crate) async fn scrub(output: &Output, place: &Place, arguments: &ScrubArgum
     }
     output.say(&format!("Checked {} objects, {}", report.objects, bytes(report.bytes)))?;
     if !report.damaged.is_empty() {
-        let text = format!("{} objects are damaged; the next backups store anew what they held", report.damaged.len());
+        let text = format!(
+            "{} objects are damaged; the next backups store anew what they held",
+            report.damaged.len()
+        );
         return Err(Damage(text).into());
     }
     Ok(())
 }
 
-pub(crate) async fn copy(output: &Output, opening: &Opening, checkpoint: &str, target: &Opening) -> Result<()> {
+pub(crate) async fn copy(
+    output: &Output,
+    opening: &Opening,
+    checkpoint: &str,
+    target: &Opening,
+) -> Result<()> {
     let account = opening.open().await?;
     let to = target.open().await?;
     let info = find(&account, checkpoint).await?;
@@ -142,7 +159,11 @@ pub(crate) async fn copy(output: &Output, opening: &Opening, checkpoint: &str, t
     if output.is_json() {
         return output.json(&serde_json::to_value(&copied)?);
     }
-    output.say(&format!("Copied {}, {} added there", bytes(copied.logical_bytes), bytes(copied.stored_bytes)))?;
+    output.say(&format!(
+        "Copied {}, {} added there",
+        bytes(copied.logical_bytes),
+        bytes(copied.stored_bytes)
+    ))?;
     output.line(&copied.id.to_string())
 }
 
@@ -204,7 +225,8 @@ pub(crate) async fn rotate(output: &Output, opening: &Opening, new_key_file: &Pa
     let (new, made) = key::read_or_make(Some(new_key_file))?;
     account.rotate(&[old], &new).await.context("changing the master key")?;
     if made {
-        output.say(&format!("Made the master key {}: keep a copy of it elsewhere", new_key_file.display()))?;
+        output
+            .say(&format!("Made the master key {}: keep a copy of it elsewhere", new_key_file.display()))?;
     }
     output.say(&format!("Account {} is opened by the new key only", opening.account))
 }

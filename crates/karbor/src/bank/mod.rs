@@ -152,7 +152,9 @@ pub(crate) struct Damage(pub(crate) String);
 pub(crate) async fn run(output: &Output, command: Command) -> Result<()> {
     match command {
         Command::Init { opening } => init(output, &opening).await,
-        Command::Backup { opening, name, path, options } => backup::run(output, &opening, &name, &path, &options).await,
+        Command::Backup { opening, name, path, options } => {
+            backup::run(output, &opening, &name, &path, &options).await
+        }
         Command::List { opening } => list(output, &opening).await,
         Command::Restore { opening, checkpoint, target, options } => {
             restore::run(output, &opening, &checkpoint, &target, &options).await
@@ -207,7 +209,8 @@ impl Opening {
     fn options(&self) -> AccountOptions {
         let cache = self.cache_dir.clone().or_else(|| {
             let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-            let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+            let home =
+                home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
             home.map(|home| home.join("karbor"))
         });
         AccountOptions { cache_dir: cache, ..AccountOptions::default() }
@@ -220,12 +223,17 @@ async fn init(output: &Output, opening: &Opening) -> Result<()> {
     let (descriptor, capabilities) =
         karbor_bank::attach(&*bank).await.with_context(|| format!("trying the bank {url}"))?;
     let (master, made) = key::read_or_make(opening.key_file.as_deref())?;
-    let account =
-        Account::open_or_create(Arc::clone(&bank), opening.account.clone(), std::slice::from_ref(&master), opening.options())
-            .await
-            .with_context(|| format!("making account {} of {url}", opening.account))?;
+    let account = Account::open_or_create(
+        Arc::clone(&bank),
+        opening.account.clone(),
+        std::slice::from_ref(&master),
+        opening.options(),
+    )
+    .await
+    .with_context(|| format!("making account {} of {url}", opening.account))?;
     if output.is_json() {
-        return output.json(&json!({"bank": descriptor.id, "account": account.id(), "capabilities": capabilities}));
+        return output
+            .json(&json!({"bank": descriptor.id, "account": account.id(), "capabilities": capabilities}));
     }
     for shortcoming in capabilities.shortcomings() {
         output.say(&format!("note: {shortcoming}"))?;
@@ -244,7 +252,8 @@ async fn list(output: &Output, opening: &Opening) -> Result<()> {
     let mut checkpoints = account.checkpoints().await.context("listing the checkpoints")?;
     checkpoints.sort_by_key(|info| info.created_at);
     let rows: Vec<Value> = checkpoints.iter().map(row).collect();
-    let columns = [("ID", "id"), ("Name", "name"), ("Created", "created_at"), ("Size", "size"), ("Added", "added")];
+    let columns =
+        [("ID", "id"), ("Name", "name"), ("Created", "created_at"), ("Size", "size"), ("Added", "added")];
     output.list(&rows, &columns)
 }
 
@@ -264,7 +273,9 @@ fn name_of(info: &CheckpointInfo) -> String {
 async fn find(account: &Account, text: &str) -> Result<CheckpointInfo> {
     if let Some(name) = text.strip_prefix("latest:") {
         let found = latest(account, name).await?;
-        return found.with_context(|| format!("there is no checkpoint called `{name}`: `karbor bank list` shows all"));
+        return found.with_context(|| {
+            format!("there is no checkpoint called `{name}`: `karbor bank list` shows all")
+        });
     }
     let id: CheckpointId = text.parse().with_context(|| {
         format!("`{text}` names no checkpoint: give an id as `karbor bank list` shows them, or latest:NAME")

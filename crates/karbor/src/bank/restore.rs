@@ -30,7 +30,13 @@ pub(crate) struct Options {
     resource: Option<String>,
 }
 
-pub(crate) async fn run(output: &Output, opening: &Opening, text: &str, target: &Path, options: &Options) -> Result<()> {
+pub(crate) async fn run(
+    output: &Output,
+    opening: &Opening,
+    text: &str,
+    target: &Path,
+    options: &Options,
+) -> Result<()> {
     let account = opening.open().await?;
     let id = find(&account, text).await?.id;
     let reader = account.read(id).await.with_context(|| format!("opening checkpoint {id}"))?;
@@ -38,7 +44,8 @@ pub(crate) async fn run(output: &Output, opening: &Opening, text: &str, target: 
     let done = restore(&reader, target, options, &meter).await;
     meter.clear();
     let closed = reader.close().await;
-    let (size, problems) = done.with_context(|| format!("restoring checkpoint {id} to {}", target.display()))?;
+    let (size, problems) =
+        done.with_context(|| format!("restoring checkpoint {id} to {}", target.display()))?;
     closed.context("closing the reading session")?;
     if output.is_json() {
         output.json(&json!({"checkpoint": id, "size_bytes": size, "problems": problems}))?;
@@ -47,12 +54,21 @@ pub(crate) async fn run(output: &Output, opening: &Opening, text: &str, target: 
         output.say(&format!("damaged: {problem}"))?;
     }
     if !problems.is_empty() {
-        return Err(Damage(format!("{} things could not be restored as they were; the rest was", problems.len())).into());
+        return Err(Damage(format!(
+            "{} things could not be restored as they were; the rest was",
+            problems.len()
+        ))
+        .into());
     }
     output.say(&format!("Restored {} to {}", bytes(size), target.display()))
 }
 
-async fn restore(reader: &CheckpointReader, target: &Path, options: &Options, meter: &Arc<Meter>) -> Result<(u64, Vec<String>)> {
+async fn restore(
+    reader: &CheckpointReader,
+    target: &Path,
+    options: &Options,
+    meter: &Arc<Meter>,
+) -> Result<(u64, Vec<String>)> {
     let key = choose(reader, options.resource.as_deref())?;
     let is_tree = reader.stream_names(&key).any(|name| name == karbor_tree::ENTRIES);
     if is_tree {
@@ -70,8 +86,10 @@ async fn restore(reader: &CheckpointReader, target: &Path, options: &Options, me
             progress: Some(meter.clone()),
             cancel: CancellationToken::new(),
         };
-        let report = karbor_tree::restore(reader, &key, target, &restore_options).await.map_err(hint_overwrite)?;
-        if let (Some(path), 0..=1) = (&options.path, report.files + report.symlinks + report.hard_links + report.directories)
+        let report =
+            karbor_tree::restore(reader, &key, target, &restore_options).await.map_err(hint_overwrite)?;
+        if let (Some(path), 0..=1) =
+            (&options.path, report.files + report.symlinks + report.hard_links + report.directories)
             && report.files + report.symlinks + report.hard_links == 0
         {
             bail!("the checkpoint has nothing at {}", path.display());
@@ -94,14 +112,16 @@ async fn restore(reader: &CheckpointReader, target: &Path, options: &Options, me
     let file = FileTarget::create(target).with_context(|| format!("opening {}", target.display()))?;
     let copy_options = CopyOptions { progress: Some(meter.clone()), ..CopyOptions::default() };
     let copied = stream.copy_to(Arc::new(file), &copy_options).await?;
-    let problems = copied.damaged.iter().map(|damaged| {
-        format!("bytes {} to {}: {}", damaged.range.start, damaged.range.end, damaged.reason)
-    });
+    let problems = copied
+        .damaged
+        .iter()
+        .map(|damaged| format!("bytes {} to {}: {}", damaged.range.start, damaged.range.end, damaged.reason));
     Ok((copied.size_bytes, problems.collect()))
 }
 
 fn choose(reader: &CheckpointReader, id: Option<&str>) -> Result<ResourceKey> {
-    let all: Vec<&ResourceKey> = reader.resources().filter(|key| reader.stream_names(key).next().is_some()).collect();
+    let all: Vec<&ResourceKey> =
+        reader.resources().filter(|key| reader.stream_names(key).next().is_some()).collect();
     let fits: Vec<&&ResourceKey> = all.iter().filter(|key| id.is_none_or(|id| key.id == id)).collect();
     match fits.as_slice() {
         [one] => Ok((**one).clone()),
@@ -115,7 +135,11 @@ fn choose(reader: &CheckpointReader, id: Option<&str>) -> Result<ResourceKey> {
 fn hint_overwrite(err: karbor_tree::Error) -> anyhow::Error {
     let hint = matches!(err, karbor_tree::Error::TargetExists { .. });
     let err = anyhow::Error::new(err);
-    if hint { err.context("name another target, or replace files of the same names with --overwrite") } else { err }
+    if hint {
+        err.context("name another target, or replace files of the same names with --overwrite")
+    } else {
+        err
+    }
 }
 
 /// Only root can give files to others.

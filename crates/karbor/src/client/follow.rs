@@ -129,6 +129,9 @@ impl View {
             }
             text.push_str(&format!(", {} added", bytes(count("bytes_stored").unwrap_or(0))));
         }
+        if total == 0 && !ended {
+            return;
+        }
         let due = at.is_none_or(|at| at.elapsed() >= LINE_EVERY);
         if text != *last && (due || ended) {
             eprint_line(&text);

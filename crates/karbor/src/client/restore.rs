@@ -67,20 +67,20 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
             }
             let operation = follow::to_the_end(client, output, &id).await?;
             if dry_run {
-                let actions = operation["result"]["plan"].as_array().cloned().unwrap_or_default();
+                let rows = planned(&operation);
                 let columns = [
+                    ("Resource", "resource"),
                     ("Effect", "effect"),
                     ("Subject", "subject"),
-                    ("Details", "details"),
                     ("Problem", "problem"),
                 ];
-                output.list(&actions, &columns)?;
+                output.list(&rows, &columns)?;
                 if operation["state"] != "succeeded" {
                     bail!("{}", follow::failure("the restore would fail: it", &operation));
                 }
-                return match actions.iter().filter(|action| action["problem"].is_string()).count() {
+                return match rows.iter().filter(|row| row["problem"].is_string()).count() {
                     0 => output.say("Nothing was done; the restore is expected to succeed"),
-                    problems => bail!("nothing was done; {problems} of {} actions would fail", actions.len()),
+                    problems => bail!("nothing was done; {problems} of {} things would fail", rows.len()),
                 };
             }
             let shown = client.get(&format!("/restores/{id}"), &[]).await?["restore"].take();
@@ -94,4 +94,23 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
             output.say(&format!("Restore {id} succeeded: {} restored and compared", bytes(restored)))
         }
     }
+}
+
+/// Returns what a dry run found, a row for each action and for each problem that is not of one action.
+fn planned(operation: &Value) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for resource in operation["result"]["plan"].as_array().into_iter().flatten() {
+        let text = |member: &str| resource[member].as_str().unwrap_or_default();
+        let name =
+            format!("{} {}", text("type"), if text("name").is_empty() { text("id") } else { text("name") });
+        for action in resource["actions"].as_array().into_iter().flatten() {
+            let mut row = action.clone();
+            row["resource"] = json!(name);
+            rows.push(row);
+        }
+        for problem in resource["problems"].as_array().into_iter().flatten() {
+            rows.push(json!({"resource": name, "effect": "none", "problem": problem}));
+        }
+    }
+    rows
 }

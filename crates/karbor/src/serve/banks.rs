@@ -75,7 +75,10 @@ impl ServiceBanks {
 
     async fn open(&self, provider: ProviderId, project: &ProjectId) -> karbor_plugin::Result<Account> {
         let (Some(bank), Some(name)) = (self.by_provider.get(&provider), self.names.get(&provider)) else {
-            return Err(Error::new(ErrorKind::NotFound, format!("provider {provider} is not configured here")));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("provider {provider} is not configured here"),
+            ));
         };
         // Held while opening: two operations of a project must not open its account, and its cache, twice.
         let mut accounts = self.accounts.lock().await;
@@ -83,10 +86,13 @@ impl ServiceBanks {
         if let Some(account) = accounts.get(&key) {
             return Ok(account.clone());
         }
-        let id = AccountId::new(project.as_str())
-            .map_err(|err| Error::new(ErrorKind::Invalid, "the project's id cannot name a bank account").with_source(err))?;
+        let id = AccountId::new(project.as_str()).map_err(|err| {
+            Error::new(ErrorKind::Invalid, "the project's id cannot name a bank account").with_source(err)
+        })?;
         let options = AccountOptions { cache_dir: Some(self.cache.join(name)), ..self.options.clone() };
-        let account = Account::open_or_create(Arc::clone(bank), id, &self.masters, options).await.map_err(Error::from)?;
+        let account = Account::open_or_create(Arc::clone(bank), id, &self.masters, options)
+            .await
+            .map_err(Error::from)?;
         accounts.insert(key, account.clone());
         Ok(account)
     }
@@ -111,4 +117,3 @@ impl karbor_actions::Evidence for ServiceBanks {
         Ok(account.find(checkpoint).await?.is_some())
     }
 }
-

@@ -200,8 +200,8 @@ impl Config {
     pub(crate) fn load(file: Option<&Path>, state_dir: &Path) -> Result<Self> {
         let mut config = match file {
             Some(path) => {
-                let text =
-                    std::fs::read_to_string(path).with_context(|| format!("reading the settings {}", path.display()))?;
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("reading the settings {}", path.display()))?;
                 toml::from_str(&text).with_context(|| format!("the settings {} are wrong", path.display()))?
             }
             None => Self::default(),
@@ -251,7 +251,11 @@ impl Config {
         }
         for provider in &self.providers {
             if !self.banks.iter().any(|bank| bank.name == provider.bank) {
-                bail!("provider `{}` names the bank `{}`, which is not configured", provider.name, provider.bank);
+                bail!(
+                    "provider `{}` names the bank `{}`, which is not configured",
+                    provider.name,
+                    provider.bank
+                );
             }
         }
         Ok(())

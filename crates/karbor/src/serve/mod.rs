@@ -94,7 +94,8 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
         config.listen = Some(listen);
     }
     let all = options.roles.is_empty();
-    let (with_api, with_worker) = (all || options.roles.contains(&Role::Api), all || options.roles.contains(&Role::Worker));
+    let (with_api, with_worker) =
+        (all || options.roles.contains(&Role::Api), all || options.roles.contains(&Role::Worker));
 
     let url = config.database.url.as_deref().unwrap_or_default();
     let store = Store::open(url, &StoreOptions::default()).await.context("opening the database")?;
@@ -137,7 +138,8 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
             ..Settings::default()
         },
     });
-    let serving = if with_api { Some(serve_api(&config, state_dir, actions, stop.clone()).await?) } else { None };
+    let serving =
+        if with_api { Some(serve_api(&config, state_dir, actions, stop.clone()).await?) } else { None };
 
     wait_for_signal().await?;
     info!("Stopping");
@@ -169,7 +171,8 @@ async fn serve_api(
     let identity: Arc<dyn Identity> = match config.identity.kind {
         IdentityKind::Local => first::local_identity(config, state_dir, bound, Arc::new(now))?,
         IdentityKind::Keystone => {
-            let settings = config.identity.keystone.clone().context("the settings of Keystone are missing")?;
+            let settings =
+                config.identity.keystone.clone().context("the settings of Keystone are missing")?;
             Arc::new(Keystone::new(settings, Arc::new(now)).context("setting up the client of Keystone")?)
         }
         IdentityKind::Noauth => {
@@ -179,7 +182,8 @@ async fn serve_api(
     };
     let mut settings = config.api.clone();
     if let (None, Some(url)) = (&settings.base_url, &config.public_url) {
-        settings.base_url = Some(BaseUrl::try_from(url.clone()).map_err(|err| anyhow!("public-url is wrong: {err}"))?);
+        settings.base_url =
+            Some(BaseUrl::try_from(url.clone()).map_err(|err| anyhow!("public-url is wrong: {err}"))?);
     }
     let state = karbor_api::State::new(actions, identity, settings, Arc::new(Uuid::new_v4));
     let router = karbor_api::router(state);
@@ -205,14 +209,19 @@ fn registry(config: &Config, state_dir: &Path) -> Result<Registry> {
     }
     for settings in &config.providers {
         let name = settings.name.as_str();
-        let mut provider = Provider::new(settings.id, name, settings.description.as_str(), settings.bank.as_str());
+        let mut provider =
+            Provider::new(settings.id, name, settings.description.as_str(), settings.bank.as_str());
         for set in &settings.plugins {
             let protections = match set {
                 PluginSet::Host => host.protections(),
-                PluginSet::Noop => vec![Arc::new(NoopProtection::new(OPENSTACK.into_iter().map(ResourceType::from))) as _],
+                PluginSet::Noop => {
+                    vec![Arc::new(NoopProtection::new(OPENSTACK.into_iter().map(ResourceType::from))) as _]
+                }
             };
             for protection in protections {
-                provider = provider.with(protection).with_context(|| format!("adding a plugin to provider `{name}`"))?;
+                provider = provider
+                    .with(protection)
+                    .with_context(|| format!("adding a plugin to provider `{name}`"))?;
             }
         }
         registry.add_provider(provider).context("adding the providers")?;
@@ -221,7 +230,8 @@ fn registry(config: &Config, state_dir: &Path) -> Result<Registry> {
 }
 
 fn authority(config: &Config) -> Result<Authority> {
-    let files = PolicyFiles { files: config.policy.files.clone(), directories: config.policy.directories.clone() };
+    let files =
+        PolicyFiles { files: config.policy.files.clone(), directories: config.policy.directories.clone() };
     Authority::from_files(files).context("reading the policy")
 }
 
