@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use karbor_bank::wrap::{RetryOptions, Retrying};
-use karbor_bank::{Bank, BankUrl, OpenOptions, S3Credentials, S3Options};
+use karbor_bank::{Bank, BankUrl, OpenOptions};
 
 /// Opens a bank that exists.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Bank>> {
@@ -23,8 +23,7 @@ pub(crate) async fn create(url: &str) -> Result<Arc<dyn Bank>> {
 }
 
 fn options() -> OpenOptions {
-    let credentials = S3Credentials::from_environment(|name| std::env::var(name).ok());
-    OpenOptions { s3: S3Options { credentials, ..S3Options::default() } }
+    OpenOptions::from_environment(|name| std::env::var(name).ok())
 }
 
 fn retrying(bank: Arc<dyn Bank>) -> Arc<dyn Bank> {

@@ -238,7 +238,7 @@ fn authority(config: &Config) -> Result<Authority> {
 #[cfg(feature = "failpoints")]
 fn arm(worker: Worker) -> Result<Worker> {
     match std::env::var("KARBOR_CRASH_AT") {
-        Ok(text) => Ok(worker.with_crash_points(karbor_worker::CrashPoints::abort_at(&text)?)),
+        Ok(text) => Ok(Worker::with_crash_points(worker, karbor_worker::CrashPoints::abort_at(&text)?)),
         Err(_) => Ok(worker),
     }
 }
