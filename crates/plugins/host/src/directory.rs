@@ -209,7 +209,7 @@ impl Driver for DirectoryDriver {
         } else if staging::is_published(task, &target).await? {
             let path = target.place.path();
             let findings = compare(task, &path, &target.place, &wanted).await?;
-            staging::settle(task, &target).await?;
+            staging::settle(task).await?;
             findings
         } else {
             target.check_existing(&replaceable)?;

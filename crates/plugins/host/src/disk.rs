@@ -4,8 +4,9 @@
 //! what a guest wrote, keeps its snapshots, and comes back as the same file. It is whole only alone, so one with a
 //! backing file or an external data file is refused, and so is one that its last user did not close.
 //!
-//! A file that changes while it is read is read again a few times. A device does not tell that it changes; one that
-//! is in use is refused, because what is read of it need not be any state that ever was. Both can be allowed.
+//! A file that changes while it is read is an error of the kind that is tried again. A device does not tell that it
+//! changes; one that is in use is refused, because what is read of it need not be any state that ever was. Both can be
+//! allowed, and are then named in a warning.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -21,7 +22,6 @@ use karbor_vault::{BlockOptions, BlockSource, FileTarget};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tracing::info;
 
 use crate::Kind;
 use crate::directory::{read_all, salvage};
@@ -34,8 +34,6 @@ use crate::staging;
 
 /// The record's name.
 const RECORD: &str = "disk";
-/// How often a file that changes while it is read is read.
-const ATTEMPTS: u32 = 3;
 
 /// Protects image files and block devices.
 #[derive(Debug)]
@@ -122,23 +120,16 @@ impl Driver for DiskDriver {
             return Err(Error::new(ErrorKind::Other, format!("`{}` has no path", instance.name)));
         };
         let shown = files.path.display().to_string();
-        let mut attempt = 1;
-        loop {
-            match self.protect_once(task, &files.path, &shown, options.allow_changes).await {
-                Err(err) if err.kind() == ErrorKind::Changed && attempt < ATTEMPTS => {
-                    info!(resource = %task.resource.key, attempt, "{shown} changed while it was read, it is read again");
-                    attempt += 1;
-                }
-                Err(err) if err.kind() == ErrorKind::Changed => {
-                    let text = format!(
-                        "{} (read {ATTEMPTS} times); stop what writes to it with commands before and after in the \
-                         inventory, or protect with allow_changes",
-                        err.message()
-                    );
-                    return Err(Error::new(ErrorKind::Changed, text).with_source(err));
-                }
-                other => return other,
+        match self.store(task, &files.path, &shown, options.allow_changes).await {
+            Err(err) if err.kind() == ErrorKind::Changed => {
+                let text = format!(
+                    "{}; stop what writes to it with commands before and after in the inventory, \
+                     or protect with allow_changes",
+                    err.message()
+                );
+                Err(Error::new(ErrorKind::Changed, text).with_source(err))
             }
+            other => other,
         }
     }
 
@@ -174,7 +165,7 @@ impl Driver for DiskDriver {
         let shown = target.place.shown().to_string_lossy().into_owned();
         let findings = if staging::is_published(task, &target).await? {
             let findings = image::compare(task, &target.place.path(), &shown, wanted.salvage).await?;
-            staging::settle(task, &target).await?;
+            staging::settle(task).await?;
             findings
         } else {
             check(&target)?;
@@ -211,13 +202,7 @@ impl Driver for DiskDriver {
 }
 
 impl DiskDriver {
-    async fn protect_once(
-        &self,
-        task: &Task,
-        path: &Path,
-        shown: &str,
-        allow_changes: bool,
-    ) -> Result<Outcome> {
+    async fn store(&self, task: &Task, path: &Path, shown: &str, allow_changes: bool) -> Result<Outcome> {
         let file = open_source(path, OFlags::RDONLY)?;
         let meta = file.metadata().map_err(|err| Error::io(format!("looking at {shown}"), err))?;
         let form = look(&file, &meta, shown, allow_changes)?;
@@ -272,7 +257,7 @@ fn look(file: &File, meta: &Metadata, shown: &str, allow_changes: bool) -> Resul
                  unmount it with commands before and after in the inventory, name a snapshot of it, \
                  or protect with allow_changes"
             );
-            return Err(Error::new(ErrorKind::Changed, text));
+            return Err(Error::new(ErrorKind::Conflict, text));
         }
         return Ok(Form::Device);
     }
@@ -307,7 +292,7 @@ impl Problem {
     fn kind(self) -> ErrorKind {
         match self {
             Self::Backing | Self::External => ErrorKind::Unsupported,
-            Self::Open => ErrorKind::Changed,
+            Self::Open => ErrorKind::Conflict,
             Self::Corrupt => ErrorKind::Damaged,
         }
     }

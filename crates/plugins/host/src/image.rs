@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use karbor_plugin::{Error, ErrorKind, Finding, Result, Severity, Task};
 use karbor_vault::{CopyOptions, FileTarget};
+use rustix::fs::{Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
 
 use crate::place::Target;
@@ -16,26 +17,37 @@ use crate::staging::{Staging, blocking};
 /// The stream's name.
 pub(crate) const STREAM: &str = "data";
 
-/// Who owns a file and who may do what with it.
+/// Who owns a file, who may do what with it, and when it was last modified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Access {
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    modified_seconds: i64,
+    modified_nanos: u32,
 }
 
 impl Access {
     /// Returns those of a file.
     pub(crate) fn of(meta: &Metadata) -> Self {
-        Self { mode: meta.permissions().mode() & 0o7777, uid: meta.uid(), gid: meta.gid() }
+        Self {
+            mode: meta.permissions().mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            modified_seconds: meta.mtime(),
+            modified_nanos: u32::try_from(meta.mtime_nsec()).unwrap_or(0),
+        }
     }
 
-    /// Sets them; the owner only as root, since nobody else may.
-    fn set(self, path: &Path) -> std::io::Result<()> {
+    /// Sets them, and makes the file durable; the owner only as root, since nobody else may.
+    fn set(self, file: &File) -> std::io::Result<()> {
         if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))?;
+            std::os::unix::fs::fchown(file, Some(self.uid), Some(self.gid))?;
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(self.mode))
+        file.set_permissions(fs::Permissions::from_mode(self.mode))?;
+        let modified = Timespec { tv_sec: self.modified_seconds, tv_nsec: self.modified_nanos.into() };
+        rustix::fs::futimens(file, &Timestamps { last_access: modified, last_modification: modified })?;
+        file.sync_all()
     }
 }
 
@@ -54,10 +66,7 @@ pub(crate) async fn replace(
         let mut findings = write(task, made, &shown, salvage).await?;
         findings.extend(compare(task, &path, &shown, salvage).await?);
         let path = path.clone();
-        let finished = blocking(move || -> std::io::Result<()> {
-            access.set(&path)?;
-            File::open(&path)?.sync_all()
-        });
+        let finished = blocking(move || access.set(&File::open(&path)?));
         finished.await?.map_err(|err| Error::io(format!("setting owner and mode of {shown}"), err))?;
         Ok(findings)
     };

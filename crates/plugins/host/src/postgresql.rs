@@ -336,11 +336,16 @@ impl PostgreSqlDriver {
             return Ok(target.exists);
         }
         // It was about to be renamed to its name, which was free. If the hidden name is gone, it was.
-        let hidden = find(SCRATCH).map(|entry| entry.reference.clone());
-        match hidden {
-            Some(hidden) => Ok(target.exists && !session.exists(&hidden).await?),
+        match product.data.get("scratch").and_then(Value::as_str) {
+            Some(hidden) => Ok(target.exists && !session.exists(hidden).await?),
             None => Ok(false),
         }
+    }
+
+    /// Returns a word for the names of this attempt, and drops what earlier ones left.
+    async fn fresh_tag(&self, task: &Task, session: &mut Session) -> Result<String> {
+        let session = tokio::sync::Mutex::new(session);
+        staging::fresh_tag(task, SCRATCH, async |entry| clean_up(*session.lock().await, &entry).await).await
     }
 
     /// Ends what an earlier attempt, or this one, left open after its success.
@@ -368,10 +373,9 @@ impl PostgreSqlDriver {
         saved: &Record,
         wanted: &RestoreParameters,
     ) -> Result<Vec<Finding>> {
-        let tag = staging::tag(task);
+        let tag = self.fresh_tag(task, session).await?;
         let hidden = format!("karbor_{tag}");
         let scratch = intend(task, SCRATCH, &hidden, Purpose::Scaffold, Value::Null).await?;
-        session.drop(&hidden).await?;
         session.create(&hidden, &saved.facts).await?;
         if let Err(err) = self.load(task, access, &hidden, wanted.no_owner).await {
             match session.drop(&hidden).await {
@@ -401,11 +405,9 @@ impl PostgreSqlDriver {
         if target.exists {
             let data = json!({"database": target.name});
             intend(task, REPLACED, &away, Purpose::Scaffold, data).await?;
-            // Of an attempt that came as far as here before.
-            session.drop(&away).await?;
             session.rename_away(&target.name, &away).await?;
         }
-        let data = json!({"replaced": target.exists});
+        let data = json!({"replaced": target.exists, "scratch": hidden});
         intend(task, RESTORED, &target.name, Purpose::Product, data).await?;
         session.rename(&hidden, &target.name).await?;
         Ok(findings)

@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use karbor_plugin::{
-    Error, ErrorKind, Finding, Intent, LedgerEntry, Outcome, Purpose, Result, Schemas, Severity, Task,
+    Error, ErrorKind, Finding, Intent, LedgerEntry, LedgerId, Outcome, Purpose, Result, Schemas, Severity,
+    Task,
 };
 use karbor_vault::{BlockOptions, BlockSource, FileTarget};
 use rustix::fs::OFlags;
@@ -35,6 +36,8 @@ use crate::{Kind, Shared};
 const RECORD: &str = "sqlite";
 /// The kind of the ledger's entry for a copy in the spool directory.
 const SPOOL: &str = "spool";
+/// What names in the spool directory begin with.
+const SPOOL_PREFIX: &str = "sqlite-";
 /// Small pieces: what changes in a database are single pages here and there.
 const CHUNK_BYTES: u32 = 64 << 10;
 /// What SQLite keeps beside a database.
@@ -172,7 +175,7 @@ impl Driver for SqliteDriver {
         let shown = target.place.shown().to_string_lossy().into_owned();
         let findings = if staging::is_published(task, &target).await? {
             let findings = image::compare(task, &target.place.path(), &shown, wanted.salvage).await?;
-            staging::settle(task, &target).await?;
+            staging::settle(task).await?;
             findings
         } else {
             target.check_existing(&[Existing::File])?;
@@ -196,9 +199,9 @@ impl Driver for SqliteDriver {
         Ok(Outcome { findings: checked?, ..Outcome::default() })
     }
 
-    async fn clean_up(&self, task: &Task, _instance: Option<&Instance>, entry: &LedgerEntry) -> Result<()> {
+    async fn clean_up(&self, _task: &Task, _instance: Option<&Instance>, entry: &LedgerEntry) -> Result<()> {
         if entry.kind == SPOOL {
-            return Spool::at(task, &self.shared.spool).clear().await;
+            return Spool::of(entry, &self.shared.spool)?.clear().await;
         }
         staging::clean_up(entry).await
     }
@@ -264,32 +267,42 @@ impl SqliteDriver {
     }
 }
 
-/// A copy in the spool directory: one per operation and resource, so that an attempt finds what the last one left.
+/// A copy in the spool directory, of one attempt alone.
 struct Spool {
     path: PathBuf,
+    entry: Option<LedgerId>,
 }
 
 impl Spool {
-    fn at(task: &Task, directory: &Path) -> Self {
-        Self { path: directory.join(format!("sqlite-{}", staging::tag(task))) }
-    }
-
     /// Makes room for a copy: an empty file that only we can read.
     async fn make(task: &Task, directory: &Path) -> Result<Self> {
-        let spool = Self::at(task, directory);
-        let reference = spool.path.to_string_lossy().into_owned();
+        let remove = async |entry| Self::of(&entry, directory)?.clear().await;
+        let tag = staging::fresh_tag(task, SPOOL, remove).await?;
+        let path = directory.join(format!("{SPOOL_PREFIX}{tag}"));
+        let reference = path.to_string_lossy().into_owned();
         let intent =
             Intent { kind: SPOOL.to_owned(), reference, purpose: Purpose::Scaffold, data: Value::Null };
-        task.ledger.intend(intent).await?;
-        spool.clear().await?;
-        let (directory, path) = (directory.to_owned(), spool.path.clone());
+        let entry = task.ledger.intend(intent).await?;
+        let (directory, made) = (directory.to_owned(), path.clone());
         let made = blocking(move || -> io::Result<()> {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&made)?;
             Ok(())
         });
         made.await?.map_err(|err| Error::io("making a file in the service's spool directory", err))?;
-        Ok(spool)
+        Ok(Self { path, entry: Some(entry) })
+    }
+
+    /// Finds the copy that a ledger entry tells of, if that is one of this directory.
+    fn of(entry: &LedgerEntry, directory: &Path) -> Result<Self> {
+        let path = PathBuf::from(&entry.reference);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.parent() != Some(directory) || !name.starts_with(SPOOL_PREFIX) {
+            let text =
+                format!("{} is not in this service's spool directory; remove it by hand", entry.reference);
+            return Err(Error::new(ErrorKind::Other, text));
+        }
+        Ok(Self { path, entry: None })
     }
 
     /// Removes the copy, and what SQLite may have put beside it.
@@ -304,12 +317,10 @@ impl Spool {
 
     async fn remove(self, task: &Task) -> Result<()> {
         self.clear().await?;
-        for entry in task.ledger.entries().await? {
-            if entry.kind == SPOOL && entry.is_open() {
-                task.ledger.removed(entry.id).await?;
-            }
+        match self.entry {
+            Some(entry) => task.ledger.removed(entry).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

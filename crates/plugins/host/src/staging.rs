@@ -2,9 +2,10 @@
 //!
 //! Invariant: under the target's name stands what stood there before, or the whole restored thing, never a part of
 //! it. Both names stand in the ledger before they are used. Run again after a crash: what was given its name already
-//! is known by the ledger, anything else is begun anew.
+//! is known by the ledger, anything else is begun anew, under a hidden name of its own: a worker that lost its
+//! operation without knowing it yet may still write to the one before.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,9 +26,26 @@ pub(crate) const RESTORED: &str = "restored";
 /// The ending of all hidden names, by which a removal makes sure of what it removes.
 const MARK: &str = ".karbor-";
 
-/// Returns a word that belongs to this operation and resource alone, the same in every attempt.
-pub(crate) fn tag(task: &Task) -> String {
-    Uuid::new_v5(&task.operation_id.0, task.resource.key.to_string().as_bytes()).simple().to_string()
+/// Returns a word that belongs to this operation, resource and attempt alone, and removes what earlier attempts
+/// left, as well as that can be done. `kind` is what the ledger calls such things.
+pub(crate) async fn fresh_tag<F: Future<Output = Result<()>>>(
+    task: &Task,
+    kind: &str,
+    remove: impl Fn(LedgerEntry) -> F,
+) -> Result<String> {
+    let entries = task.ledger.entries().await?;
+    let earlier: Vec<LedgerEntry> = entries.into_iter().filter(|entry| entry.kind == kind).collect();
+    let number = earlier.len();
+    for entry in earlier.into_iter().filter(LedgerEntry::is_open) {
+        let (id, reference) = (entry.id, entry.reference.clone());
+        match remove(entry).await {
+            Ok(()) => task.ledger.removed(id).await?,
+            // The entry stays open: the operation's end tries again.
+            Err(err) => warn!(error = %err, "Cannot remove {reference} yet: {err}"),
+        }
+    }
+    let base = Uuid::new_v5(&task.operation_id.0, task.resource.key.to_string().as_bytes()).simple();
+    Ok(format!("{base}-{number}"))
 }
 
 /// Something that is being restored under its hidden name.
@@ -42,7 +60,8 @@ pub(crate) struct Staging<'a> {
 impl<'a> Staging<'a> {
     /// Begins, and removes what an earlier attempt left.
     pub(crate) async fn begin(task: &'a Task, target: &'a Target) -> Result<Self> {
-        let scratch = hidden_name(task, &target.place);
+        let tag = fresh_tag(task, SCRATCH, async |entry| clean_up(&entry).await).await?;
+        let scratch = hidden_name(&tag, &target.place);
         let intent = Intent {
             kind: SCRATCH.to_owned(),
             reference: target.place.sibling_shown(&scratch),
@@ -50,9 +69,7 @@ impl<'a> Staging<'a> {
             data: target.place.to_json(&scratch),
         };
         let entry = task.ledger.intend(intent).await?;
-        let staging = Self { task, target, scratch, entry };
-        remove(staging.path(), target.place.sibling_shown(&staging.scratch)).await?;
-        Ok(staging)
+        Ok(Self { task, target, scratch, entry })
     }
 
     /// Returns where to write.
@@ -138,8 +155,8 @@ pub(crate) async fn is_published(task: &Task, target: &Target) -> Result<bool> {
         // The target was free when this was written. If it is taken, and what was to take it is not where it was,
         // then it was us.
         LedgerState::Intended if entry.data.get("replaced") == Some(&Value::Bool(false)) => {
-            let scratch = hidden_name(task, &target.place);
-            let waiting = std::fs::symlink_metadata(target.place.sibling(&scratch)).is_ok();
+            let scratch = entry.data.get("scratch").and_then(Value::as_str).unwrap_or_default();
+            let waiting = std::fs::symlink_metadata(target.place.sibling(OsStr::new(scratch))).is_ok();
             Ok(there && target.existing != Existing::EmptyDirectory && !waiting)
         }
         LedgerState::Intended | LedgerState::Removed => Ok(false),
@@ -147,14 +164,13 @@ pub(crate) async fn is_published(task: &Task, target: &Target) -> Result<bool> {
 }
 
 /// Tells the ledger that everything is done, when an earlier attempt did it without being able to tell.
-pub(crate) async fn settle(task: &Task, target: &Target) -> Result<()> {
+pub(crate) async fn settle(task: &Task) -> Result<()> {
     for entry in task.ledger.entries().await? {
         if entry.kind == RESTORED && entry.state == LedgerState::Intended {
             task.ledger.created(entry.id, &entry.reference).await?;
         }
         if entry.kind == SCRATCH && entry.is_open() {
-            let scratch = hidden_name(task, &target.place);
-            remove(target.place.sibling(&scratch), entry.reference.clone()).await?;
+            clean_up(&entry).await?;
             task.ledger.removed(entry.id).await?;
         }
     }
@@ -173,20 +189,23 @@ pub(crate) async fn clean_up(entry: &LedgerEntry) -> Result<()> {
         return Err(Error::new(ErrorKind::Other, text));
     }
     if entry.kind == RESTORED && entry.state == LedgerState::Intended {
-        // Whether the name was given is not known, so what stands there may be somebody else's.
-        return Ok(());
+        let scratch = entry.data.get("scratch").and_then(Value::as_str).unwrap_or_default();
+        if std::fs::symlink_metadata(place.sibling(OsStr::new(scratch))).is_ok() {
+            // It still waits for its name, so what stands under that name is somebody else's.
+            return Ok(());
+        }
     }
     remove(place.path(), entry.reference.clone()).await
 }
 
 /// Returns the name for what is not whole yet: hidden, recognizable, and not too long for any file system.
-fn hidden_name(task: &Task, place: &Place) -> OsString {
+fn hidden_name(tag: &str, place: &Place) -> OsString {
     let name = place.name().to_string_lossy();
     let short: String = name.chars().take(48).collect();
-    OsString::from(format!(".{short}{MARK}{}", tag(task)))
+    OsString::from(format!(".{short}{MARK}{tag}"))
 }
 
-fn give_name(directory: &std::fs::File, from: &OsString, to: &std::ffi::OsStr) -> rustix::io::Result<()> {
+fn give_name(directory: &std::fs::File, from: &OsString, to: &OsStr) -> rustix::io::Result<()> {
     use rustix::fs::AtFlags;
     match rustix::fs::linkat(directory, from, directory, to, AtFlags::empty()) {
         Ok(()) => rustix::fs::unlinkat(directory, from, AtFlags::empty()),

@@ -47,7 +47,7 @@ fn names_become_ids_that_differ_by_project_and_type() {
     assert_eq!(web[0].name, "web");
     // Ids are a promise: plans and checkpoints carry them.
     assert_eq!(web[0].key.id, instance_id(&demo, Kind::Directory, "web"));
-    assert_eq!(instance_id(&demo, Kind::Directory, "web"), "TODO-ID");
+    assert_eq!(instance_id(&demo, Kind::Directory, "web"), "cc1b15b2-a7e9-5851-8540-3402cac474e6");
     assert_ne!(
         instance_id(&demo, Kind::Directory, "web"),
         instance_id(&project("other"), Kind::Directory, "web")

@@ -124,14 +124,20 @@ pub(super) fn check(path: &Path, check: Check) -> Result<(), Failure> {
     };
     let copy = open_copy(path)?;
     let mut findings = Vec::new();
-    copy.pragma_query(None, pragma, |row| {
+    let checked = copy.pragma_query(None, pragma, |row| {
         let line: String = row.get(0)?;
         if line != "ok" {
             findings.push(line.replace('\n', " "));
         }
         Ok(())
-    })
-    .map_err(doing("checking"))?;
+    });
+    match checked {
+        // So damaged that it cannot even be looked over.
+        Err(err) if err.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            findings.push(err.to_string())
+        }
+        other => other.map_err(doing("checking"))?,
+    }
     if findings.is_empty() { Ok(()) } else { Err(Failure::Unsound(findings)) }
 }
 
