@@ -36,8 +36,6 @@ class Service:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("OS_", "KARBOR_"))}
         if crash_at:
             environment["KARBOR_CRASH_AT"] = crash_at
-        # A stale file would name the port of the last run.
-        (self.state / "client.json").unlink(missing_ok=True)
         with open(self.state / "karbor.log", "ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, "serve", "--state-dir", self.state, "--config", self.state / "karbor.toml", "--listen", "127.0.0.1:0"],
@@ -55,6 +53,7 @@ class Service:
 
     def healthy(self):
         try:
+            # Before the service has written it, the file names the port of the last run, where nobody answers.
             base = self.connection()["url"].split("/v1/")[0]
             with urllib.request.urlopen(base + "/healthcheck", timeout=5) as answer:
                 return answer.status == 200
