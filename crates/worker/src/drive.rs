@@ -22,7 +22,7 @@ use karbor_flow::{Ready, Room, Schedule, SkipReason};
 use karbor_plugin::{ErrorKind, IdMap, Severity};
 use karbor_store::{RunChange, StepChange, StepEnd};
 use karbor_types::{CheckpointId, Hook, Progress, StepState};
-use karbor_vault::{CheckpointReader, CheckpointWriter};
+use karbor_vault::{CheckpointReader, CheckpointWriter, SavedResource};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -339,9 +339,10 @@ impl Drive {
         let member = &self.members[resource];
         if let Vault::Write(writer) = &self.vault {
             let saved = writer.resource(member.key()).save();
-            let before = member.saved.as_ref().map(|saved| &saved.streams);
-            ended.wrote = before.map_or(!saved.streams.is_empty(), |before| *before != saved.streams);
-            ended.outcome.saved = Some(saved);
+            let nothing = SavedResource::default();
+            let before = member.saved.as_ref().unwrap_or(&nothing);
+            ended.wrote = before.streams != saved.streams;
+            ended.outcome.saved = (*before != saved).then_some(saved);
         }
         if ended.wrote {
             self.pending.wrote_since.get_or_insert_with(Instant::now);

@@ -42,7 +42,6 @@ pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
 pub(crate) struct Opened {
     pub(crate) row: Checkpoint,
     pub(crate) provider: Arc<Provider>,
-    pub(crate) account: karbor_vault::Account,
     pub(crate) reader: Arc<CheckpointReader>,
     pub(crate) metadata: CheckpointMetadata,
 }
@@ -66,7 +65,7 @@ pub(crate) async fn open(attempt: &Attempt) -> Result<Opened, Stop> {
         }
     };
     attempt.pass(Place::Opened).await;
-    Ok(Opened { row, provider, account, reader: Arc::new(reader), metadata })
+    Ok(Opened { row, provider, reader: Arc::new(reader), metadata })
 }
 
 /// Ends the reader's session, so that sweeps need not keep what it pins.

@@ -89,19 +89,18 @@ struct Crew {
 impl Worker {
     /// Makes a worker; nothing happens before it runs.
     pub fn new(dependencies: Dependencies, config: WorkerConfig) -> Self {
-        Self::with(dependencies, config, CrashPoints::default())
-    }
-
-    /// Makes a worker that dies at a crash point.
-    #[cfg(any(test, feature = "failpoints"))]
-    pub fn with_crash_points(dependencies: Dependencies, config: WorkerConfig, crash: CrashPoints) -> Self {
-        Self::with(dependencies, config, crash)
-    }
-
-    fn with(dependencies: Dependencies, config: WorkerConfig, crash: CrashPoints) -> Self {
         let Dependencies { store, registry, banks, clock, owner } = dependencies;
-        let shared = Arc::new(Shared { store, registry, banks, clock, config, crash });
-        Self { shared, owner, wake: watch::Sender::new(0) }
+        let shared = Shared { store, registry, banks, clock, config, crash: CrashPoints::default() };
+        Self { shared: Arc::new(shared), owner, wake: watch::Sender::new(0) }
+    }
+
+    /// Lets this worker die at a named place.
+    #[cfg(any(test, feature = "failpoints"))]
+    #[must_use]
+    pub fn with_crash_points(mut self, crash: CrashPoints) -> Self {
+        let shared = Arc::get_mut(&mut self.shared);
+        shared.expect("attempts share it, and none has begun before it runs").crash = crash;
+        self
     }
 
     /// Returns a handle that wakes this worker.

@@ -63,7 +63,7 @@ async fn look(attempt: &Attempt, opened: &Opened) -> Result<VerifyReport, Stop> 
     let lease = &attempt.lease;
     let options = CopyOptions { progress: None, cancel: lease.cancelled.child_token() };
     tokio::select! {
-        report = opened.account.verify(opened.row.id, mode, &options) => Ok(report?),
+        report = opened.reader.verify(mode, &options) => Ok(report?),
         () = lease.lost.cancelled() => Err(Stop::LeaseLost),
         () = lease.drained.cancelled() => Err(Stop::Drained),
     }

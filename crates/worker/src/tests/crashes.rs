@@ -4,21 +4,25 @@ use std::time::Duration;
 
 use karbor_types::{CheckpointState, OperationId, OperationKind, OperationState, RunState};
 
-use super::house::House;
+use super::house::{AtWork, House};
 use super::outside::How;
 use super::walks::house;
 use crate::CRASH_POINTS;
 
 /// Kills a worker at a place, lets the leases pass, and starts another one.
-async fn crash(house: &House, place: &str) -> super::house::AtWork {
+async fn crash(house: &House, place: &str) -> AtWork {
     let (worker, there) = house.doomed_worker(place);
     let reached = tokio::time::timeout(Duration::from_secs(30), there.notified()).await;
     assert!(reached.is_ok(), "{place} is never reached");
+    bury(house, worker).await;
+    house.worker()
+}
+
+/// Lets nothing of a worker go on, and its leases pass.
+async fn bury(house: &House, worker: AtWork) {
+    house.banks.forget();
     worker.kill().await;
     house.pass_leases();
-    // A new process has nothing open.
-    house.banks.forget();
-    house.worker()
 }
 
 fn places(kind: OperationKind, but: &[&str]) -> Vec<&'static str> {
@@ -101,10 +105,8 @@ async fn a_cancelled_protect_survives_a_crash_at_every_place() {
             house.store.request_cancel(checkpoint.into(), house.now()).await.ok();
         }
         reached.await.expect("it gets there or ends");
-        worker.kill().await;
+        bury(&house, worker).await;
         let _ = house.store.request_cancel(checkpoint.into(), house.now()).await;
-        house.pass_leases();
-        house.banks.forget();
         let worker = house.worker();
         let operation = house.ended(checkpoint).await;
         let state = house.checkpoint(checkpoint).await.state;
@@ -190,9 +192,7 @@ async fn sweep_survives_a_crash_at_every_place() {
         // The deletion queues the sweep.
         house.succeeded(delete).await;
         tokio::time::timeout(Duration::from_secs(30), there.notified()).await.expect(place);
-        worker.kill().await;
-        house.pass_leases();
-        house.banks.forget();
+        bury(&house, worker).await;
         let worker = house.worker();
         let sweep = house.sweep().await;
         house.succeeded(sweep).await;
@@ -200,4 +200,99 @@ async fn sweep_survives_a_crash_at_every_place() {
         worker.end().await;
         house.assert_nothing_is_left().await;
     }
+}
+
+/// What is done while the process dies at one call of the bank after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Under {
+    Protect,
+    Restore,
+    Verify,
+    Delete,
+    Sweep,
+}
+
+/// Lets the process die at every moment that the bank sees of one operation, before each call and after it.
+async fn die_at_every_call(under: Under) {
+    for moments in 1.. {
+        let house = house().await;
+        let checkpoint = before(&house, under).await;
+        let operation = match (under, checkpoint) {
+            (Under::Restore, Some(checkpoint)) => house.restore(checkpoint).await.1,
+            (Under::Verify, Some(checkpoint)) => house.verify(checkpoint).await.1,
+            (Under::Delete, Some(checkpoint)) => house.delete(checkpoint).await,
+            (Under::Sweep, _) => house.sweep().await,
+            _ => house.protect(&["web"]).await.into(),
+        };
+        let process = house.banks.die_after(moments);
+        let worker = house.worker();
+        let died = tokio::select! {
+            () = process.died.notified() => true,
+            _ = house.ended(operation) => false,
+        };
+        house.banks.live();
+        let worker = if died {
+            bury(&house, worker).await;
+            house.worker()
+        } else {
+            worker
+        };
+        let row = house.succeeded(operation).await;
+        if under == Under::Protect {
+            assert_restores(&house, row.checkpoint.unwrap(), &["web"]).await;
+        }
+        worker.end().await;
+        house.assert_nothing_is_left().await;
+        if !died {
+            assert!(moments > 10, "{under:?} made only {moments} calls");
+            return;
+        }
+    }
+}
+
+/// Makes what an operation is about.
+async fn before(house: &House, under: Under) -> Option<karbor_types::CheckpointId> {
+    if under == Under::Protect {
+        house.account().await;
+        return None;
+    }
+    let worker = house.worker();
+    // The second stands on the first, which stays.
+    let base = house.protect(&["web"]).await;
+    house.succeeded(base).await;
+    let checkpoint = house.protect(&["web", "lone"]).await;
+    house.succeeded(checkpoint).await;
+    if under == Under::Sweep {
+        let denied = How::Before(karbor_plugin::ErrorKind::Denied);
+        house.outside.fail_times(OperationKind::Protect, karbor_types::Hook::Complete, "db", denied, 1);
+        let failed = house.protect(&["db"]).await;
+        house.ended(failed).await;
+    }
+    worker.end().await;
+    Some(checkpoint)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn protect_survives_a_crash_at_every_call_of_the_bank() {
+    die_at_every_call(Under::Protect).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restore_survives_a_crash_at_every_call_of_the_bank() {
+    die_at_every_call(Under::Restore).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_survives_a_crash_at_every_call_of_the_bank() {
+    die_at_every_call(Under::Verify).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delete_survives_a_crash_at_every_call_of_the_bank() {
+    die_at_every_call(Under::Delete).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sweep_survives_a_crash_at_every_call_of_the_bank() {
+    die_at_every_call(Under::Sweep).await;
 }

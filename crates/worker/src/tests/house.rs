@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use karbor_bank::wrap::Faulty;
+use karbor_bank::wrap::{Faulty, Hooked};
 use karbor_bank::{Bank, MemoryBank};
 use karbor_plugin::noop::{NoopProtectable, NoopProtection};
 use karbor_plugin::{Error, ErrorKind, Provider, Registry};
@@ -34,7 +34,7 @@ use crate::{Banks, CrashPoints, Dependencies, Worker, WorkerConfig, WorkerHandle
 /// A type whose plugin does nothing.
 pub(super) const NOTHING: &str = "Test::Nothing";
 /// How long anything may take before a test gives up.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 pub(super) struct House {
     _directory: TempDir,
@@ -51,19 +51,56 @@ pub(super) struct House {
     ids: AtomicI64,
 }
 
-/// Opens accounts of one bank.
+/// Opens accounts of one bank, as a process does.
 #[derive(Debug)]
 pub(super) struct OneBank {
     bank: Arc<dyn Bank>,
     accounts: Mutex<BTreeMap<ProjectId, Account>>,
+    process: Mutex<Arc<Process>>,
     /// Why no account can be opened.
     pub(super) trouble: Mutex<Option<ErrorKind>>,
 }
 
+/// A process, as the bank sees it: what a dead one has under way never goes on.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    dead: AtomicBool,
+    /// It dies when so many more calls have begun or ended; never, if that is not positive.
+    dies_after: AtomicI64,
+    /// It has died of that.
+    pub(super) died: Notify,
+}
+
+impl Process {
+    async fn pass(&self) {
+        if self.dies_after.load(Ordering::SeqCst) > 0 && self.dies_after.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.dead.store(true, Ordering::SeqCst);
+            self.died.notify_one();
+        }
+        if self.dead.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 impl OneBank {
-    /// Forgets what is open, as a new process has.
+    /// Kills the process, as the bank sees it; the next account is a new one's.
     pub(super) fn forget(&self) {
         self.accounts.lock().unwrap().clear();
+        let dead = std::mem::take(&mut *self.process.lock().unwrap());
+        dead.dead.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets the present process die when so many calls of the bank have begun or ended.
+    pub(super) fn die_after(&self, moments: i64) -> Arc<Process> {
+        let process = self.process.lock().unwrap().clone();
+        process.dies_after.store(moments, Ordering::SeqCst);
+        process
+    }
+
+    /// Lets the present process live.
+    pub(super) fn live(&self) {
+        self.die_after(0);
     }
 }
 
@@ -85,7 +122,15 @@ impl Banks for OneBank {
             ..AccountOptions::default()
         };
         let masters = [MasterKey::from_bytes([7; 32])];
-        let account = Account::open_or_create(Arc::clone(&self.bank), id, &masters, options).await?;
+        let process = self.process.lock().unwrap().clone();
+        let bank = Hooked::new(Arc::clone(&self.bank), move |_, _| {
+            let process = Arc::clone(&process);
+            async move {
+                process.pass().await;
+                Ok(())
+            }
+        });
+        let account = Account::open_or_create(Arc::new(bank), id, &masters, options).await?;
         self.accounts.lock().unwrap().insert(project.clone(), account.clone());
         Ok(account)
     }
@@ -137,7 +182,10 @@ impl House {
         // `RUST_LOG` shows what the worker says.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        let directory = tempfile::tempdir().unwrap();
+        // A crash is played inside this process, so nothing need outlive the machine: memory is quicker.
+        let memory = std::path::Path::new("/dev/shm");
+        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let directory = directory.unwrap();
         let path = directory.path().join("karbor.sqlite");
         let url = format!("sqlite:{}", path.display());
         let store = Store::open(&url, &StoreOptions::default()).await.unwrap();
@@ -165,8 +213,12 @@ impl House {
             .with(Arc::new(NoopProtection::new([NOTHING.into()])))
             .unwrap();
         registry.add_provider(offer).unwrap();
-        let banks =
-            Arc::new(OneBank { bank: bank.clone(), accounts: Mutex::default(), trouble: Mutex::default() });
+        let banks = Arc::new(OneBank {
+            bank: bank.clone(),
+            accounts: Mutex::default(),
+            process: Mutex::default(),
+            trouble: Mutex::default(),
+        });
         Self {
             _directory: directory,
             store,
@@ -214,7 +266,7 @@ impl House {
     }
 
     pub(super) fn worker_with(&self, config: WorkerConfig, crash: CrashPoints) -> AtWork {
-        let worker = Worker::with_crash_points(self.dependencies("test"), config, crash);
+        let worker = Worker::new(self.dependencies("test"), config).with_crash_points(crash);
         let stop = CancellationToken::new();
         let handle = worker.handle();
         let task = tokio::spawn(worker.run(stop.clone()));
@@ -368,6 +420,10 @@ impl House {
 
     pub(super) async fn account(&self) -> Account {
         self.banks.account(self.provider, &self.project).await.unwrap()
+    }
+
+    pub(super) async fn operations(&self) -> Vec<Operation> {
+        self.store.list_operations(&karbor_store::OperationQuery::default()).await.unwrap()
     }
 
     /// Returns the keys of the account's objects of one area.

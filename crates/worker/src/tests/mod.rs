@@ -5,5 +5,4 @@ mod faults;
 mod house;
 mod outside;
 mod races;
-mod speed;
 mod walks;

@@ -77,7 +77,7 @@ async fn a_worker_that_was_overtaken_changes_nothing_more() {
 async fn a_lease_is_kept_as_long_as_the_work_takes() {
     let house = house().await;
     house.outside.close_gate(OperationKind::Protect, Hook::Main, "web");
-    let settings = WorkerConfig { lease_seconds: 1.try_into().unwrap(), ..config() };
+    let settings = WorkerConfig { lease_seconds: 6.try_into().unwrap(), ..config() };
     let worker = house.worker_with(settings, CrashPoints::default());
     let checkpoint = house.protect(&["app"]).await;
     house.outside.at_gate.notified().await;
