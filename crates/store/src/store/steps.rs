@@ -273,7 +273,9 @@ async fn write_change(
     match &change.end {
         Some((outcome, reason)) => {
             update.value("outcome", outcome.clone()).value("reason", reason.clone());
-            update.value("ended_at", now.as_micros());
+            // One that is to be started again has not ended.
+            let ended = change.state != Some(StepState::Pending);
+            update.value("ended_at", ended.then_some(now.as_micros()));
         }
         None if change.starts > 0 => {
             update.value("reason", Option::<String>::None).value("ended_at", Option::<i64>::None);

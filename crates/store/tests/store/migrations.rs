@@ -1,9 +1,9 @@
 //! The schema's versions.
 
-use karbor_store::Error;
+use karbor_store::{Engine, Error};
 
 use crate::kit::{World, open};
-use crate::rows::{UNLIMITED, at, plan};
+use crate::rows::{UNLIMITED, at, plan, project};
 
 /// The newest version.
 const NEWEST: u32 = 1;
@@ -56,6 +56,15 @@ pub(crate) async fn an_empty_database_is_migrated_and_a_foreign_one_left_alone(u
     }
     assert_eq!(store.version().await.expect("read"), NEWEST);
     store.create_plan(&plan(1, "p"), &UNLIMITED).await.expect("it can be used");
+    if store.engine() == Engine::Mysql {
+        // Its definitions are not part of a transaction: a migration may have been cut off before its last step.
+        crate::kit::run(&url, "DELETE FROM karbor_schema").await;
+        crate::kit::run(&url, "DROP TABLE quota_usages").await;
+        assert_eq!(store.version().await.expect("read"), 0);
+        store.migrate().await.expect("it goes on");
+        assert_eq!(store.version().await.expect("read"), NEWEST);
+        store.recount_usage(&project("p")).await.expect("the table is back");
+    }
     store.delete_plan(plan(1, "p").id, at(1)).await.expect("it can be used");
 }
 

@@ -92,6 +92,13 @@ pub(crate) async fn several_changes_of_one_step_count_in_their_order(world: Worl
     let again = all(store, &claim).await.swap_remove(0);
     assert_eq!((again.state, again.attempts, again.reason), (StepState::Running, 2, None));
     assert_eq!((again.started_at, again.ended_at, again.progress), (Some(at(8)), None, progress));
+    let later = StepEnd { reason: Some("busy".to_owned()), ..end(StepState::Pending, Value::Null) };
+    store.step_finished(&claim, 0, later, at(9)).await.expect("noted");
+    let again = all(store, &claim).await.swap_remove(0);
+    assert_eq!(
+        (again.state, again.ended_at, again.reason.as_deref()),
+        (StepState::Pending, None, Some("busy"))
+    );
 }
 
 pub(crate) async fn saving_again_keeps_what_was_done(world: World) {
