@@ -40,7 +40,7 @@ class Service:
             self.process = subprocess.Popen(
                 [self.binary, "serve", "--state-dir", self.state, "--config", self.state / "karbor.toml", "--listen", "127.0.0.1:0"],
                 stdout=log, stderr=log, env=environment, start_new_session=True)
-        wait_for("the service to start", lambda: self.process.poll() is not None or self.healthy())
+        wait_for("the service to start", lambda: self.process.poll() is not None or self.healthy(), 180)
         if self.process.poll() is not None and not crash_at:
             raise Failed("the service did not start:\n" + self.log_tail())
 

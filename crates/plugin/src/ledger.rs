@@ -133,14 +133,7 @@ impl Ledger for MemoryLedger {
             return Ok(entry.id);
         }
         let id = LedgerId(i64::try_from(entries.len()).unwrap_or(i64::MAX));
-        entries.push(LedgerEntry {
-            id: id.clone(),
-            kind,
-            reference,
-            purpose,
-            state: LedgerState::Intended,
-            data,
-        });
+        entries.push(LedgerEntry { id, kind, reference, purpose, state: LedgerState::Intended, data });
         Ok(id)
     }
 

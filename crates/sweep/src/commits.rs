@@ -222,7 +222,7 @@ impl LivingCommits {
         let gone = self.gone.get_or_insert_default();
         let last = committed.last().copied();
         committed.retain(|session| {
-            !buried.contains(session) && !(kept(Rule::GoneEndsSessions) && gone.end(session).is_some())
+            !(buried.contains(session) || kept(Rule::GoneEndsSessions) && gone.end(session).is_some())
         });
         self.passed = last.or(self.passed);
         self.ended = page.len() < io::PAGE;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use karbor_bank::Key;
+use karbor_bank::{Key, PutMode};
 use serde::{Deserialize, Serialize};
 
 use crate::io::{self, Put};
@@ -135,13 +135,24 @@ struct Page {
     names: Names,
 }
 
+/// What there is of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It was not put.
+    Absent,
+    /// It stands.
+    List(Doomed),
+    /// It stands, but its pages were removed: its epoch is done and folded.
+    Folded,
+}
+
 /// Puts a list, and returns the one that stands: this one, or the one that another put first.
 pub(crate) async fn put_list(
     place: &Place,
     kind: ListKind,
     epoch: SweepEpoch,
     doomed: Doomed,
-) -> Result<Option<Doomed>> {
+) -> Result<Found> {
     let (_, putting) = kind.doing();
     let mut head = Head { format: FORMAT, epoch, names: Names::default(), pages: Vec::new() };
     if doomed.packs.len() + doomed.sessions.len() <= INLINE {
@@ -157,18 +168,22 @@ pub(crate) async fn put_list(
     }
     let key = kind.key(place, epoch);
     match io::put_once(place, &key, &to_json(&head), putting).await? {
-        Put::Mine => Ok(Some(doomed)),
-        Put::Other(_) if !kept(Rule::StandingFinalList) => Ok(Some(doomed)),
+        Put::Mine => Ok(Found::List(doomed)),
+        Put::Other(_) if !kept(Rule::StandingFinalList) => {
+            let put = place.bank().put(&key, vec![to_json(&head)], PutMode::Overwrite).await;
+            put.map_err(Error::bank(putting))?;
+            Ok(Found::List(doomed))
+        }
         Put::Other(bytes) => read_pages(place, kind, epoch, &key, &bytes).await,
     }
 }
 
-/// Reads a list. `None` when it is not there, or was folded meanwhile, so that its pages are gone.
-pub(crate) async fn read_list(place: &Place, kind: ListKind, epoch: SweepEpoch) -> Result<Option<Doomed>> {
+/// Reads a list.
+pub(crate) async fn read_list(place: &Place, kind: ListKind, epoch: SweepEpoch) -> Result<Found> {
     let key = kind.key(place, epoch);
     match io::find(place, &key, kind.doing().0).await? {
         Some(bytes) => read_pages(place, kind, epoch, &key, &bytes).await,
-        None => Ok(None),
+        None => Ok(Found::Absent),
     }
 }
 
@@ -178,7 +193,7 @@ async fn read_pages(
     epoch: SweepEpoch,
     key: &Key,
     bytes: &[u8],
-) -> Result<Option<Doomed>> {
+) -> Result<Found> {
     let head: Head = from_json(key, bytes)?;
     if head.epoch != epoch {
         let source = format!("it is the list of sweep {}", head.epoch).into();
@@ -189,7 +204,7 @@ async fn read_pages(
     for hash in &head.pages {
         let key = place.page_key(epoch, hash);
         let Some(bytes) = io::find(place, &key, kind.doing().0).await? else {
-            return Ok(None);
+            return Ok(Found::Folded);
         };
         if ObjectHash::of(&bytes) != *hash {
             return Err(Error::Damaged { key, source: "its bytes are not those that its name tells".into() });
@@ -197,5 +212,5 @@ async fn read_pages(
         let page: Page = from_json(&key, &bytes)?;
         page.names.add_to(&mut doomed);
     }
-    Ok(Some(doomed))
+    Ok(Found::List(doomed))
 }

@@ -35,13 +35,15 @@ pub struct FoldReport {
 /// # Errors
 /// What the bank says. After an error, fold again under a new UUID.
 pub async fn fold(place: &Place, run: Uuid) -> Result<FoldReport> {
-    // What is done is listed before what is gone is read: all final lists of done epochs are in there then.
-    let before = Gone::read(place).await?.folded_through();
-    let done = done_epochs(place, before).await?;
-    let Some(through) = done.last().copied() else {
+    let mut gone = Gone::read(place).await?;
+    let done = done_epochs(place, gone.folded_through()).await?;
+    let Some(newest) = done.last().copied() else {
         return Ok(FoldReport::default());
     };
-    let gone = Gone::read(place).await?;
+    // The final list of an epoch stands before the epoch is done, so now they are all in here. Another may have
+    // folded meanwhile, and further: what replaces his fold says so too.
+    gone.refresh(place).await?;
+    let through = gone.folded_through().map_or(newest, |folded| folded.max(newest));
     if kept(Rule::FoldBeforeRemove) {
         put_folded(place, run, &gone, through).await?;
     }
@@ -58,10 +60,7 @@ pub async fn fold(place: &Place, run: Uuid) -> Result<FoldReport> {
     Ok(report)
 }
 
-/// Returns how many final lists of done epochs are not folded.
-///
-/// # Errors
-/// What the bank says.
+/// Returns the epochs that are done and not folded.
 pub(crate) async fn done_epochs(place: &Place, folded: Option<SweepEpoch>) -> Result<Vec<SweepEpoch>> {
     let after = folded.map(|epoch| place.done_key(epoch));
     let listed = Listing::of(place, Area::Done, "listing done sweeps").after(after).all().await?;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use karbor_bank::Key;
 use serde::{Deserialize, Serialize};
 
-use crate::doomed::{ListKind, Names, read_list};
+use crate::doomed::{Found, ListKind, Names, read_list};
 use crate::io::{self, Listing, SETTLE_TRIES};
 use crate::place::Area;
 use crate::record::from_json;
@@ -140,7 +140,7 @@ impl Gone {
                 let Some(epoch) = io::name_of(place, Area::Final, &meta.key) else {
                     continue;
                 };
-                let Some(doomed) = read_list(place, ListKind::Final, epoch).await? else {
+                let Found::List(doomed) = read_list(place, ListKind::Final, epoch).await? else {
                     return Ok(false);
                 };
                 self.absorb(&doomed);

@@ -9,6 +9,9 @@ mod gone;
 mod index;
 mod io;
 mod mark;
+#[cfg(test)]
+#[expect(clippy::print_stderr, reason = "a model test says how much it has visited")]
+mod model;
 mod name;
 mod open;
 mod place;

@@ -4,8 +4,8 @@
 //!
 //! 1. tombstones, then what is gone: what is deleted later counts as living, which only keeps more;
 //! 2. sessions: a pin that was granted before its tombstone stood was put before that, so it is listed now;
-//! 3. commits: a session that is listed as at work and commits now is seen as one or the other, so there is no gap
-//!    between a pin and the commit that leans on it;
+//! 3. commits: whoever has none here counts as at work, so there is no gap between a pin and the commit that leans
+//!    on it;
 //! 4. packs: all packs of a listed commit were stored before it, so they are listed;
 //! 5. the index, by [`Reachability`]: it mentions all that, and what is merged meanwhile is found by listing again.
 
@@ -97,8 +97,6 @@ pub(crate) struct Survey {
     roots: BTreeSet<SessionId>,
     /// The sessions that have a commit key and are not gone, and how they ended; `None` for what is committed.
     resolved: BTreeMap<SessionId, Option<End>>,
-    /// Objects of what is gone, and of readers that have ended, were seen: there is something to tidy up.
-    pub(crate) untidy: bool,
 }
 
 impl Survey {
@@ -159,11 +157,9 @@ impl Survey {
 
     async fn sort_out(&mut self, place: &Place, gone: &Gone, listed: Listed) -> Result<Roots> {
         self.present = listed.present;
-        self.untidy = listed.untidy;
         let mut roots = Roots::default();
         for (session, meta) in &listed.commits {
             if gone.end(session).is_some() && kept(Rule::GoneEndsSessions) {
-                self.untidy = true;
                 continue;
             }
             match standing_of(place, meta).await? {
@@ -175,7 +171,7 @@ impl Survey {
                     roots.living.push(*session);
                 }
                 // A reader leaves nothing that anybody could lean on: it is forgotten, not condemned.
-                Some(CommitKind::Marker(marker)) if marker.of == Some(Kind::Reader) => self.untidy = true,
+                Some(CommitKind::Marker(marker)) if marker.of == Some(Kind::Reader) => {}
                 Some(CommitKind::Marker(marker)) => {
                     self.resolved.insert(*session, Some(marker.end()));
                 }
@@ -229,7 +225,6 @@ struct Listed {
     sessions: BTreeSet<SessionId>,
     commits: BTreeMap<SessionId, Meta>,
     present: PackSet,
-    untidy: bool,
 }
 
 impl Listed {
@@ -237,40 +232,26 @@ impl Listed {
         let early_sessions = if kept(Rule::TombstonesFirst) { None } else { Some(list_names(place).await?) };
         let tombstones = list_sessions(place, Area::Deleted, "listing tombstones").await?;
         gone.refresh(place).await?;
-        let early_commits = if kept(Rule::SessionsFirst) { None } else { Some(list_commits(place).await?) };
         let sessions = match early_sessions {
             Some(sessions) => sessions,
             None => list_names(place).await?,
         };
-        let commits = match early_commits {
-            Some(commits) => commits,
-            None => list_commits(place).await?,
-        };
-        let mut untidy = tombstones.iter().any(|(session, _)| gone.end(session).is_some())
-            || sessions.iter().any(|session| gone.end(session).is_some());
+        let commits = list_sessions(place, Area::Commits, "listing commits").await?.into_iter().collect();
         let mut present = PackSet::new();
         let mut listing = Listing::of(place, Area::Packs, "listing packs");
         while let Some(page) = listing.next().await? {
             for meta in page {
-                match io::name_of::<PackName>(place, Area::Packs, &meta.key) {
-                    Some(pack) if gone.contains(&pack) => untidy = true,
-                    Some(pack) => {
-                        present.insert(pack);
-                    }
-                    None => {}
-                }
+                present.extend(
+                    io::name_of::<PackName>(place, Area::Packs, &meta.key).filter(|p| !gone.contains(p)),
+                );
             }
         }
         let tombstones = tombstones.into_iter().map(|(session, _)| session).collect();
-        Ok(Self { tombstones, sessions, commits, present, untidy })
+        Ok(Self { tombstones, sessions, commits, present })
     }
 }
 
 async fn list_names(place: &Place) -> Result<BTreeSet<SessionId>> {
     let listed = list_sessions(place, Area::Sessions, "listing sessions").await?;
     Ok(listed.into_iter().map(|(session, _)| session).collect())
-}
-
-async fn list_commits(place: &Place) -> Result<BTreeMap<SessionId, Meta>> {
-    Ok(list_sessions(place, Area::Commits, "listing commits").await?.into_iter().collect())
 }

@@ -155,6 +155,22 @@ pub enum Area {
 }
 
 impl Area {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Sessions,
+        Self::Packs,
+        Self::Index,
+        Self::Commits,
+        Self::Deleted,
+        Self::Sweeps,
+        Self::Condemned,
+        Self::Acks,
+        Self::Final,
+        Self::Done,
+        Self::Lists,
+        Self::Folded,
+    ];
+
     /// Returns the segment of the key.
     pub const fn as_str(self) -> &'static str {
         match self {

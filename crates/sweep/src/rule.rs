@@ -23,8 +23,6 @@ pub(crate) enum Rule {
     PinFirst,
     /// Marking lists tombstones before sessions, so that a pin that was granted is seen.
     TombstonesFirst,
-    /// Marking lists sessions before commits, so that a session is seen at work or committed.
-    SessionsFirst,
     /// A commit counts only if its session is not gone as a whole.
     GoneEndsSessions,
     /// A session that is named as a whole takes with it packs that nobody has seen yet.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::doomed::{ListKind, put_list, read_list};
+use crate::doomed::{Found, ListKind, put_list, read_list};
 use crate::io::{self, Listing, list_sessions};
 use crate::mark::{Survey, read_session};
 use crate::place::Area;
@@ -157,6 +157,9 @@ impl<'a> Sweeper<'a> {
         };
         let epoch = open.map_or_else(|| next_epoch(newest), Ok)?;
         let Some(condemned) = self.condemn(epoch, open.is_some(), &mut gone, &mut report).await? else {
+            if open.is_none() {
+                free::free(&self.place, &gone, newest, self.options.parallel, &mut report).await?;
+            }
             return Ok(report);
         };
         report.epoch = Some(epoch);
@@ -200,7 +203,7 @@ impl<'a> Sweeper<'a> {
     }
 
     /// Step 2: returns the condemned list of the epoch, which is made if it does not stand. `None` when there is
-    /// nothing to condemn: then no epoch is begun.
+    /// nothing to condemn: then no epoch is begun; or when others have done and folded the epoch meanwhile.
     async fn condemn(
         &self,
         epoch: SweepEpoch,
@@ -208,28 +211,36 @@ impl<'a> Sweeper<'a> {
         gone: &mut Gone,
         report: &mut SweepReport,
     ) -> Result<Option<Doomed>> {
-        if open && let Some(standing) = self.standing(ListKind::Condemned, epoch).await? {
-            return Ok(Some(standing));
-        }
-        let survey = match self.survey(gone, &Doomed::default(), report).await {
-            Ok(survey) => survey,
-            // Others may have gone on meanwhile, and freed what this survey wanted to look at.
-            Err(error) => return self.standing(ListKind::Condemned, epoch).await?.ok_or(error).map(Some),
-        };
-        let doomed = survey.condemn();
-        report.packs_condemned = survey.count(&doomed);
-        if doomed.is_empty() && !open {
-            if survey.untidy {
-                free::free(&self.place, gone, None, self.options.parallel, report).await?;
+        if open {
+            match read_list(&self.place, ListKind::Condemned, epoch).await? {
+                Found::List(standing) => return Ok(Some(standing)),
+                Found::Folded => return Ok(None),
+                Found::Absent => {}
             }
-            return Ok(None);
         }
+        let doomed = match self.survey(gone, &Doomed::default(), report).await {
+            Ok(survey) => {
+                let doomed = survey.condemn();
+                report.packs_condemned = survey.count(&doomed);
+                if doomed.is_empty() && !open {
+                    return Ok(None);
+                }
+                doomed
+            }
+            // Others may have gone on meanwhile, and freed what this survey wanted to look at.
+            Err(error) => {
+                return match read_list(&self.place, ListKind::Condemned, epoch).await? {
+                    Found::List(standing) => Ok(Some(standing)),
+                    Found::Folded => Ok(None),
+                    Found::Absent => Err(error),
+                };
+            }
+        };
         let exists = to_json(&Exists { format: FORMAT });
         io::put_once(&self.place, &self.place.sweep_key(epoch), &exists, "beginning a sweep").await?;
         match put_list(&self.place, ListKind::Condemned, epoch, doomed).await? {
-            Some(standing) => Ok(Some(standing)),
-            // It stood already and is folded by now: the epoch is done, and there is nothing left to do for it.
-            None => Ok(None),
+            Found::List(standing) => Ok(Some(standing)),
+            Found::Folded | Found::Absent => Ok(None),
         }
     }
 
@@ -295,7 +306,7 @@ impl<'a> Sweeper<'a> {
             } else {
                 condemned.clone()
             };
-            if put_list(&self.place, ListKind::Final, epoch, doomed).await?.is_none() {
+            if put_list(&self.place, ListKind::Final, epoch, doomed).await? == Found::Folded {
                 return Ok(false);
             }
         }
@@ -305,10 +316,6 @@ impl<'a> Sweeper<'a> {
 
     async fn is_decided(&self, epoch: SweepEpoch) -> Result<bool> {
         io::exists(&self.place, &self.place.final_key(epoch), "looking for a final list").await
-    }
-
-    async fn standing(&self, kind: ListKind, epoch: SweepEpoch) -> Result<Option<Doomed>> {
-        read_list(&self.place, kind, epoch).await
     }
 
     async fn survey(&self, gone: &mut Gone, condemned: &Doomed, report: &mut SweepReport) -> Result<Survey> {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use karbor_bank::PutMode;
 
-use crate::doomed::{ListKind, read_list};
+use crate::doomed::{Found, ListKind, read_list};
 use crate::io::{self, Listing, Put};
 use crate::place::Area;
 use crate::record::{FORMAT, is_marker, to_json};
@@ -175,7 +175,7 @@ impl WriterSession {
     pub async fn refresh(&self) -> Result<News> {
         let _reading = self.reading.lock().await;
         for epoch in self.list_condemned().await? {
-            let Some(list) = read_list(&self.place, ListKind::Condemned, epoch).await? else {
+            let Found::List(list) = read_list(&self.place, ListKind::Condemned, epoch).await? else {
                 return Err(self.outrun(epoch));
             };
             let list = Arc::new(list);
@@ -284,14 +284,22 @@ impl WriterSession {
         // Epochs are sequential: all before the newest are done, and what they freed is read after the index.
         let done =
             io::exists(&self.place, &self.place.done_key(newest), "looking whether a sweep is done").await?;
-        let open = if done { None } else { read_list(&self.place, ListKind::Condemned, newest).await? };
+        if done {
+            self.state_mut().known = Some(newest);
+            return Ok(());
+        }
+        // A list that is folded is done as well.
+        let open = match read_list(&self.place, ListKind::Condemned, newest).await? {
+            Found::List(list) => Some(Arc::new(list)),
+            _ => None,
+        };
+        let is_open = open.is_some();
         {
             let mut state = self.state_mut();
             state.known = Some(newest);
-            // A list that could not be read was folded, so it is done.
-            state.condemned.extend(open.as_ref().map(|list| Arc::new(list.clone())));
+            state.condemned.extend(open);
         }
-        if open.is_some() {
+        if is_open {
             self.acknowledge(&News { epochs: vec![newest], condemned: Doomed::default() }).await?;
         }
         Ok(())

@@ -79,7 +79,7 @@ impl TreeReport {
             Kind::HardLink { .. } => self.hard_links += 1,
             Kind::Symlink { .. } => self.symlinks += 1,
             Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
-                self.specials += 1
+                self.specials += 1;
             }
         }
     }

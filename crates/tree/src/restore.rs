@@ -229,7 +229,7 @@ async fn restore_batch(
             match &entry.kind {
                 Kind::Directory => making.make_directory(entry)?,
                 Kind::File(content) if content.data_bytes() == 0 => {
-                    making.make_empty_file(entry, &mut found)?
+                    making.make_empty_file(entry, &mut found)?;
                 }
                 _ => {}
             }

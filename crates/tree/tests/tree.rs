@@ -240,7 +240,7 @@ proptest! {
                 let path = root.join(name);
                 // A name may be taken by a directory, or lead through a file: then it is left out.
                 if path.parent().is_some_and(|parent| std::fs::create_dir_all(parent).is_ok()) && !path.is_dir() {
-                    let bytes: Vec<u8> = (0..size).map(|n| ((n * usize::from(seed)) >> 3) as u8).collect();
+                    let bytes: Vec<u8> = (0..size).map(|n| ((n * usize::from(seed)) >> 3).to_le_bytes()[0]).collect();
                     std::fs::write(path, bytes).expect("writes");
                 }
             };

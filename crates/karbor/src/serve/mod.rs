@@ -28,7 +28,7 @@ use karbor_worker::{Dependencies, Worker};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use banks::ServiceBanks;
@@ -185,14 +185,11 @@ async fn serve_api(
         settings.base_url =
             Some(BaseUrl::try_from(url.clone()).map_err(|err| anyhow!("public-url is wrong: {err}"))?);
     }
-    let state = karbor_api::State::new(actions, identity, settings, Arc::new(Uuid::new_v4));
+    let state = karbor_api::State::new(actions, identity, settings.clone(), Arc::new(Uuid::new_v4));
     let router = karbor_api::router(state);
     info!(api.listen = %bound, "Listening on http://{bound}");
     Ok(tokio::spawn(async move {
-        let drain = async move { stop.cancelled().await };
-        if let Err(err) = axum::serve(listener, router).with_graceful_shutdown(drain).await {
-            error!(error = &err as &dyn std::error::Error, "The API ended");
-        }
+        karbor_api::serve(listener, router, &settings, stop.cancelled_owned()).await;
     }))
 }
 

@@ -183,23 +183,6 @@ pub(super) async fn dropped_protect(bench: &Bench<'_>) -> Verdict {
     Ok(())
 }
 
-pub(super) async fn dropped_restore(bench: &Bench<'_>) -> Verdict {
-    let protected = bench.protect().await?;
-    for waits in WAITS {
-        bench.fixture.reset().await;
-        bench.fixture.lose().await;
-        let operation = bench.restoring(&protected)?;
-        let vault = TaskVault::Read(bench.reader(protected.checkpoint).await?);
-        let ended = drop_after(waits, bench.hooks(&operation, &vault, 1)).await.is_some();
-        let again = bench.restore_as(&operation, 1).await;
-        again.map_err(|reason| format!("dropped after {waits} waits: {reason}"))?;
-        if ended {
-            break;
-        }
-    }
-    Ok(())
-}
-
 pub(super) async fn abandoned_protect(bench: &Bench<'_>) -> Verdict {
     let before = bench.fixture.fingerprint().await;
     for waits in WAITS {

@@ -92,7 +92,7 @@ impl Things {
     async fn store(&self, task: &Task) -> Result<Outcome> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(name) = task.state["snapshot"].as_str().map(str::to_owned).or(kept) else {
-            return Err(Error::new(ErrorKind::Other, "there is no snapshot"));
+            return Err(Error::new(ErrorKind::NotFound, "there is no snapshot"));
         };
         let bytes = lock(&self.world).get(&name).cloned().unwrap_or_default();
         task.writer()?.put_stream("data", &mut bytes.as_slice(), &StreamOptions::default()).await?;

@@ -47,7 +47,7 @@ pub(crate) async fn begin(task: &Task, instance: &Instance) -> Result<Outcome> {
         match release(task, instance).await {
             Ok(()) => task.ledger.removed(id).await?,
             Err(second) => {
-                warn!(error = %second, "The command after `{}` failed too: {second}", instance.name)
+                warn!(error = %second, "The command after `{}` failed too: {second}", instance.name);
             }
         }
         return Err(err);

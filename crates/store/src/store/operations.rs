@@ -20,6 +20,9 @@ use crate::{
 /// How many candidates a claim looks at before it looks again.
 const CANDIDATES: u64 = 8;
 
+/// How often a claim looks before it leaves the rest to others: its caller comes back anyway.
+const LOOKS: u32 = 16;
+
 impl Table for Operation {
     const TABLE: &'static str = "operations";
     const WHAT: &'static str = "operation";
@@ -125,7 +128,7 @@ impl Store {
         }
         select.order_by("priority", Order::Desc).order_by("due_at", Order::Asc).order_by("id", Order::Asc);
         select.limit(CANDIDATES);
-        loop {
+        for _ in 0..LOOKS {
             // Read outside of the transaction: looking for work must not hold back those who have some.
             let candidates = self.rows("looking for an operation to claim", &select).await?;
             if candidates.is_empty() {
@@ -140,6 +143,7 @@ impl Store {
             }
             // Others got all of them, so there was progress; what is left is looked at afresh.
         }
+        Ok(None)
     }
 
     async fn claim_one(

@@ -422,10 +422,6 @@ impl House {
         self.banks.account(self.provider, &self.project).await.unwrap()
     }
 
-    pub(super) async fn operations(&self) -> Vec<Operation> {
-        self.store.list_operations(&karbor_store::OperationQuery::default()).await.unwrap()
-    }
-
     /// Returns the keys of the account's objects of one area.
     pub(super) fn objects(&self, area: &str) -> Vec<String> {
         let part = format!("/{area}/");

@@ -134,7 +134,7 @@ pub(super) fn check(path: &Path, check: Check) -> Result<(), Failure> {
     match checked {
         // So damaged that it cannot even be looked over.
         Err(err) if err.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
-            findings.push(err.to_string())
+            findings.push(err.to_string());
         }
         other => other.map_err(doing("checking"))?,
     }

@@ -16,7 +16,8 @@ pub(crate) fn make(root: &Path) {
     for directory in ["docs", "docs/deep", "docs/deep/empty", "bin"] {
         fs::create_dir(root.join(directory)).expect("a directory");
     }
-    let noise: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> =
+        (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
     let files: [(&[u8], &[u8], u32); 6] = [
         (b"docs/a.txt", b"a text", 0o644),
         (b"docs/empty", b"", 0o600),
