@@ -100,7 +100,6 @@ pub async fn run(fixture: &dyn Fixture) -> Result<(), Failure> {
         ("every hook may be run twice", |bench| Box::pin(checks::identity(bench, 2))),
         ("protect may be dropped anywhere and begun again", |bench| Box::pin(checks::dropped_protect(bench))),
         ("a protect that is given up leaves nothing", |bench| Box::pin(checks::abandoned_protect(bench))),
-        ("a restore that is given up leaves nothing", |bench| Box::pin(checks::abandoned_restore(bench))),
         ("cancelling is heard", |bench| Box::pin(checks::cancelled(bench))),
         ("a dry run changes nothing", |bench| Box::pin(checks::dry_run(bench))),
         ("verifying finds nothing wrong with what is whole", |bench| Box::pin(checks::verify_whole(bench))),

@@ -157,6 +157,9 @@ impl Driver {
             self.report.count(&entry.kind);
             let holes =
                 matches!(&entry.kind, Kind::File(content) if links.allocated_bytes < content.size_bytes);
+            if links.allocated_bytes == 0 {
+                self.look_for_data(&mut entry);
+            }
             planner.push(Item { entry, holes }, &mut actions)?;
             for action in actions.drain(..) {
                 handle.block_on(self.act(action))?;
@@ -169,6 +172,19 @@ impl Driver {
         drop(self.items);
         handle.block_on(self.composer.finish()).map_err(Error::vault("storing the files' bytes"))?;
         Ok(self.report)
+    }
+
+    /// A file that takes no room may be one hole, which has nothing to be read; some file systems keep small
+    /// files elsewhere than in blocks, so the file itself has to be asked.
+    fn look_for_data(&self, entry: &mut Entry) {
+        if let Kind::File(content) = &mut entry.kind
+            && content.size_bytes > 0
+            && let Ok(file) = self.root.open_file(&entry.path)
+            && let Ok(extents) = read::extents(&file, content.size_bytes)
+            && extents.iter().all(|extent| extent.length == 0)
+        {
+            content.extents = extents;
+        }
     }
 
     fn unreadable(&mut self, path: &[u8], source: io::Error) -> Result<()> {
@@ -386,7 +402,7 @@ async fn assemble(
                 let Some(place) = wait(&mut segments, tag).await else { return Ok(seen) };
                 for item in &mut items {
                     if let Kind::File(content) = &mut item.entry.kind
-                        && content.size_bytes > 0
+                        && content.data_bytes() > 0
                     {
                         content.offset = content.offset - base.start + place.start;
                         content.segment = place.start;

@@ -28,7 +28,7 @@ pub(crate) struct Item {
 impl Item {
     /// Returns whether the entry is a file with bytes to be stored.
     pub(crate) fn has_data(&self) -> bool {
-        matches!(&self.entry.kind, Kind::File(content) if content.size_bytes > 0)
+        matches!(&self.entry.kind, Kind::File(content) if content.data_bytes() > 0)
     }
 
     fn size_bytes(&self) -> u64 {

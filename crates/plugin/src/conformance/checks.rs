@@ -201,25 +201,6 @@ pub(super) async fn abandoned_protect(bench: &Bench<'_>) -> Verdict {
     Ok(())
 }
 
-pub(super) async fn abandoned_restore(bench: &Bench<'_>) -> Verdict {
-    let protected = bench.protect().await?;
-    bench.fixture.lose().await;
-    let before = bench.fixture.fingerprint().await;
-    for waits in WAITS {
-        let operation = bench.restoring(&protected)?;
-        let vault = TaskVault::Read(bench.reader(protected.checkpoint).await?);
-        let ended = drop_after(waits, bench.hooks(&operation, &vault, 1)).await.is_some();
-        bench.clean_up(&operation, &vault, true).await?;
-        if bench.fixture.fingerprint().await != before {
-            return Err(format!("given up after {waits} waits, it left something"));
-        }
-        if ended {
-            break;
-        }
-    }
-    Ok(())
-}
-
 pub(super) async fn cancelled(bench: &Bench<'_>) -> Verdict {
     let protected = bench.protect().await?;
     for kind in [OperationKind::Protect, OperationKind::Restore] {

@@ -141,9 +141,9 @@ fn check(name: &str, interruptions: usize) {
     }
 }
 
+/// Every order of the calls of a few actors, each of whom is interrupted at most once.
 #[test]
-fn probe() {
-    let cast: usize = std::env::var("KS_CAST").unwrap().parse().unwrap();
-    let bound: usize = std::env::var("KS_BOUND").unwrap().parse().unwrap();
-    check(casts::ALL[cast].0, if bound == 99 { usize::MAX } else { bound });
+fn every_interleaving_of_a_few_keeps_what_lives() {
+    let (name, _) = casts::ALL[0];
+    check(name, 1);
 }
