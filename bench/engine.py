@@ -133,7 +133,7 @@ class Karbor:
         measured([self.binary, "bank", "init", self.repo, *self.common])
 
     def backup(self, source):
-        return measured([self.binary, "bank", "backup", self.repo, *self.common, "data", source])
+        return measured([self.binary, "bank", "backup", self.repo, *self.common, "data", source], out=str(self.repo) + ".out")
 
     def restore(self, target, first):
         return measured([self.binary, "bank", "restore", self.repo, *self.common, first, target])
