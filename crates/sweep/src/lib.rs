@@ -20,6 +20,8 @@ mod record;
 mod rule;
 mod set;
 mod sweeper;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use commits::{

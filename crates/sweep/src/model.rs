@@ -3,8 +3,11 @@
 //! [`bank`] holds back each call until a scheduler lets it happen, so that any interleaving can be made, replies
 //! can be lost, and requests can arrive late. [`world`] keeps, beside the bank, what *should* be true (what lives,
 //! what was granted), and checks it after every change. [`vault`] is the simplest vault that the protocol can serve.
-//! [`actors`] do at random what the service does, [`random`] runs many of them, [`rest`] looks what they leave; [`exhaustive`] tries every interleaving of few, [`kills`] stops each
-//! operation at each of its calls.
+//! [`actors`] do at random what the service does, [`random`] runs many of them, and [`rest`] looks what they leave.
+//! [`casts`] are small worlds around one race each, of which [`exhaustive`] tries every interleaving. [`kills`] stops
+//! each operation at each of its calls.
+
+pub(crate) use bank::{Fate, ModelBank, Trouble};
 
 mod actors;
 mod bank;

@@ -27,48 +27,63 @@ const FOLDING: &[Area] = &[Area::Folded, Area::Lists, Area::Acks];
 /// Puts actors into a world.
 pub(crate) type Cast = fn(&mut World, &Service);
 
-/// All casts by name.
-pub(crate) const ALL: &[(&str, Cast)] = &[
-    ("a reader, a deleter, a sweeper", reading),
-    ("a writer, a sweeper", writing),
-    ("a writer, an impatient sweeper", fencing),
-    ("a writer on a base, a deleter, a sweeper", basing),
-    ("a commit of what is condemned, its deleter and reader, a sweeper", committing_condemned),
-    ("a writer, two sweepers", writing_for_two),
-    ("a deleter, a writer, a sweeper", deleting),
-    ("a rewrite, a deleter, a sweeper", rewriting),
-    ("a merge, a writer, a sweeper", merging),
-    ("two folds, a reader, a sweeper", folding),
-    ("two attempts of one operation, a sweeper", taking_over),
+/// All casts, for who chooses at random.
+pub(crate) const ALL: &[Cast] = &[
+    reading,
+    writing,
+    writing_partly,
+    fencing,
+    basing,
+    committing_condemned,
+    writing_for_two,
+    deleting,
+    rewriting,
+    merging,
+    folding,
+    taking_over,
 ];
 
-fn reading(world: &mut World, service: &Service) {
+/// A reader of a commit, its deleter, a sweeper.
+pub(crate) fn reading(world: &mut World, service: &Service) {
     let commit = committed(world, service, &[0]);
     delete(world, service, commit);
     read(world, service, commit);
     sweep(world, service, &Endless);
 }
 
-fn writing(world: &mut World, service: &Service) {
+/// A writer that wants what nobody refers to any more, a sweeper.
+pub(crate) fn writing(world: &mut World, service: &Service) {
     deleted(world, service, &[0]);
     write(world, service, Vec::new(), &[0]);
     sweep(world, service, &Endless);
 }
 
-fn fencing(world: &mut World, service: &Service) {
+/// A writer that wants a pack of a session of which another pack lives, so that its index objects stay; a sweeper.
+pub(crate) fn writing_partly(world: &mut World, service: &Service) {
+    let commit = committed(world, service, &[0, 1, 2]);
+    committed(world, service, &[2]);
+    world.bank.run(crate::delete(&service.place, &commit)).expect("it was committed");
+    write(world, service, Vec::new(), &[0]);
+    sweep(world, service, &Endless);
+}
+
+/// The same as [`writing`] with a sweeper that has no patience.
+pub(crate) fn fencing(world: &mut World, service: &Service) {
     deleted(world, service, &[0]);
     write(world, service, Vec::new(), &[0]);
     sweep(world, service, &NoPatience);
 }
 
-fn basing(world: &mut World, service: &Service) {
+/// A writer that leans on a base unread, the base's deleter, a sweeper.
+pub(crate) fn basing(world: &mut World, service: &Service) {
     let commit = committed(world, service, &[0]);
     delete(world, service, commit);
     write(world, service, vec![commit], &[]);
     sweep(world, service, &Endless);
 }
 
-fn committing_condemned(world: &mut World, service: &Service) {
+/// A commit that leans on what is condemned meanwhile, its deleter and its reader, a sweeper.
+pub(crate) fn committing_condemned(world: &mut World, service: &Service) {
     deleted(world, service, &[0]);
     let commit = service.attempt(service.uuid());
     let mut writer = world.bank.run(async {
@@ -84,21 +99,24 @@ fn committing_condemned(world: &mut World, service: &Service) {
     sweep(world, service, &Endless);
 }
 
-fn writing_for_two(world: &mut World, service: &Service) {
+/// A writer and two sweepers.
+pub(crate) fn writing_for_two(world: &mut World, service: &Service) {
     deleted(world, service, &[0]);
     write(world, service, Vec::new(), &[0]);
     sweep(world, service, &Endless);
     sweep(world, service, &Endless);
 }
 
-fn deleting(world: &mut World, service: &Service) {
+/// A deleter, a writer that wants the same, a sweeper.
+pub(crate) fn deleting(world: &mut World, service: &Service) {
     let commit = committed(world, service, &[0]);
     delete(world, service, commit);
     write(world, service, Vec::new(), &[0]);
     sweep(world, service, &Endless);
 }
 
-fn rewriting(world: &mut World, service: &Service) {
+/// A rewrite of everything, a deleter, a sweeper.
+pub(crate) fn rewriting(world: &mut World, service: &Service) {
     committed(world, service, &[0]);
     let other = committed(world, service, &[0, 1]);
     delete(world, service, other);
@@ -109,7 +127,8 @@ fn rewriting(world: &mut World, service: &Service) {
     });
 }
 
-fn merging(world: &mut World, service: &Service) {
+/// A merge of the index, a writer, a sweeper.
+pub(crate) fn merging(world: &mut World, service: &Service) {
     committed(world, service, &[0]);
     deleted(world, service, &[1]);
     write(world, service, Vec::new(), &[1]);
@@ -120,7 +139,8 @@ fn merging(world: &mut World, service: &Service) {
     });
 }
 
-fn folding(world: &mut World, service: &Service) {
+/// Two folds at once, a writer, a sweeper.
+pub(crate) fn folding(world: &mut World, service: &Service) {
     committed(world, service, &[0]);
     for chunk in [1, 2] {
         deleted(world, service, &[chunk]);
@@ -138,7 +158,8 @@ fn folding(world: &mut World, service: &Service) {
     sweep(world, service, &Endless);
 }
 
-fn taking_over(world: &mut World, service: &Service) {
+/// Two attempts of one operation, a sweeper.
+pub(crate) fn taking_over(world: &mut World, service: &Service) {
     deleted(world, service, &[0]);
     let operation = service.uuid();
     for _ in 0..2 {

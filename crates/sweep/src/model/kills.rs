@@ -124,13 +124,9 @@ fn troubled(operation: &Operation, at: usize, trouble: Trouble) -> Result<bool, 
     let bank = &scene.bank;
     let first = bank.run_troubled((operation.attempt)(&scene, Epoch(0)), Some((at, trouble)));
     let came = bank.inner().trouble.take().is_none_or(|(left, _)| left == 0 && first.is_none());
-    let mut epoch = 1;
-    let mut done = matches!(first, Some(Ok(())));
-    while !done {
-        let next = bank.run((operation.attempt)(&scene, Epoch(epoch)));
-        next.map_err(|error| format!("{} begun again: {error:?}", operation.name))?;
-        done = true;
-        epoch += 1;
+    if !matches!(first, Some(Ok(()))) {
+        let again = bank.run((operation.attempt)(&scene, Epoch(1)));
+        again.map_err(|error| format!("begun again: {error:?}"))?;
     }
     // What was believed lost arrives after all.
     while !bank.inner().late.is_empty() {
