@@ -18,7 +18,7 @@ use crate::crash::Place;
 use crate::lease::Lease;
 use crate::service::Shared;
 use crate::stop::{Failure, Stop};
-use crate::{delete, protect, restore, sweep, verify};
+use crate::{copy, delete, protect, restore, sweep, verify};
 
 /// What every part of an attempt works with.
 #[derive(Debug)]
@@ -111,10 +111,7 @@ impl Attempt {
             OperationKind::Verify => verify::run(self).await,
             OperationKind::Delete => delete::run(self).await,
             OperationKind::Sweep => sweep::run(self).await,
-            OperationKind::Copy => {
-                let text = "this service does not copy checkpoints";
-                Err(Failure::new(ErrorKind::Unsupported, text).into())
-            }
+            OperationKind::Copy => copy::run(self).await,
         }
     }
 

@@ -20,6 +20,7 @@ mod backoff;
 mod banks;
 mod cleanup;
 mod config;
+mod copy;
 mod crash;
 mod delete;
 mod drive;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use karbor_plugin::Registry;
@@ -64,18 +65,27 @@ pub struct Worker {
     shared: Arc<Shared>,
     owner: String,
     wake: watch::Sender<u64>,
+    resting: Arc<AtomicBool>,
 }
 
 /// Wakes the worker of the same process. Cheap to clone; it outlives the worker harmlessly.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     wake: watch::Sender<u64>,
+    resting: Arc<AtomicBool>,
 }
 
 impl WorkerHandle {
     /// Lets the worker look for new operations and wishes to cancel now, rather than at its next look.
     pub fn wake(&self) {
         self.wake.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Lets the worker take no new operation, or take them again. What it has goes on.
+    pub fn rest(&self, resting: bool) {
+        if self.resting.swap(resting, Ordering::Relaxed) && !resting {
+            self.wake();
+        }
     }
 }
 
@@ -91,7 +101,7 @@ impl Worker {
     pub fn new(dependencies: Dependencies, config: WorkerConfig) -> Self {
         let Dependencies { store, registry, banks, clock, owner } = dependencies;
         let shared = Shared { store, registry, banks, clock, config, crash: CrashPoints::default() };
-        Self { shared: Arc::new(shared), owner, wake: watch::Sender::new(0) }
+        Self { shared: Arc::new(shared), owner, wake: watch::Sender::new(0), resting: Arc::default() }
     }
 
     /// Lets this worker die at a named place.
@@ -105,7 +115,7 @@ impl Worker {
 
     /// Returns a handle that wakes this worker.
     pub fn handle(&self) -> WorkerHandle {
-        WorkerHandle { wake: self.wake.clone() }
+        WorkerHandle { wake: self.wake.clone(), resting: Arc::clone(&self.resting) }
     }
 
     /// Runs until `stop`; then takes nothing new, stops what runs at the next durable point, gives it back to the
@@ -125,7 +135,8 @@ impl Worker {
         info!(owner = %self.owner, "The worker takes operations");
         while !stop.is_cancelled() {
             let mut pause = poll;
-            while crew.tasks.len() < config.concurrency.get() && !stop.is_cancelled() {
+            let awake = || !stop.is_cancelled() && !self.resting.load(Ordering::Relaxed);
+            while crew.tasks.len() < config.concurrency.get() && awake() {
                 match self.shared.store.claim(&self.wanted(&crew), (self.shared.clock)()).await {
                     Ok(Some(claimed)) => self.begin(&mut crew, claimed, &drained),
                     Ok(None) => {
