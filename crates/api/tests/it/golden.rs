@@ -1,5 +1,5 @@
 //! The requests that the old service was asked, with what it answered: statuses and shapes are the same, but for the
-//! differences that are listed here with their reasons.
+//! differences that are listed with their reasons.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,103 +9,21 @@ use serde_json::Value;
 
 use crate::world::{OTHER, PROJECT, World, token_of};
 
-// Why an answer is another one.
-const WRONG: &str = "what was a fault of the service is a wrong request";
-const FINE: &str = "nothing was wrong with the request";
-const STATE: &str = "what was a fault of the service is a state or an absence";
-const METHOD: &str = "a refusal is a fault, and methods are told apart from addresses";
-const TIMES: &str = "both forms of a time are read, and the format is heeded";
-const EARLY: &str = "a restore is checked before it is made";
-const FOREIGN: &str = "what is another project's does not exist";
+/// The differences that are meant, each with its reason: `testing/golden/differences.json`, which `testing/replay`
+/// reads too.
+#[derive(serde::Deserialize)]
+struct Differences {
+    /// Another status than the old one, by case.
+    statuses: BTreeMap<String, OtherStatus>,
+    /// The same status with another shape: the reason by the beginning of the case's name.
+    shapes: BTreeMap<String, String>,
+}
 
-/// Another status than the old one, and why.
-const STATUSES: &[(&str, u16, &str)] = &[
-    ("version.v1", 200, "the version has a document"),
-    ("route.options-list", 405, METHOD),
-    ("route.patch-list", 405, METHOD),
-    ("route.delete-list", 405, METHOD),
-    ("plans.update-patch", 405, METHOD),
-    ("protectables.instances-post", 405, METHOD),
-    ("checkpoints.post-item", 405, METHOD),
-    ("protectables.instance-network-unknown", 404, STATE),
-    ("protectables.instances-share", 200, "the test has no share service that fails"),
-    ("protectables.instance-volume-error", 404, STATE),
-    ("plans.create-infra-params-badenum", 400, "parameters are checked wholly"),
-    ("plans.create-params-type-only", 200, FINE),
-    ("plans.create-params-noop-prop", 200, FINE),
-    ("plans.create-params-two-hash", 400, WRONG),
-    ("plans.create-name-emoji", 200, FINE),
-    ("plans.create-desc-emoji", 200, "a description takes any text"),
-    ("plans.create-res-missing", 400, WRONG),
-    ("plans.create-res-id-long", 400, WRONG),
-    ("plans.create-res-type-unknown", 400, "types are checked"),
-    ("plans.create-ct-xml", 415, WRONG),
-    ("plans.create-ct-form", 415, WRONG),
-    ("plans.create-ct-vendor", 415, WRONG),
-    ("plans.list-sort-unknown", 400, WRONG),
-    ("plans.list-sort-empty", 400, WRONG),
-    ("plans.list-sort-relation", 400, WRONG),
-    ("plans.update-resources-empty", 409, "a plan cannot be emptied"),
-    ("checkpoints.create-extra-info", 200, "both spellings of extra info are kept"),
-    ("checkpoints.list-marker-unknown", 400, WRONG),
-    ("checkpoints.list-marker-bad", 400, WRONG),
-    ("checkpoints.list-date-bad", 400, WRONG),
-    ("checkpoints.delete-again", 409, STATE),
-    ("restores.create-checkpoint-unknown", 404, EARLY),
-    ("restores.create-provider-unknown", 404, EARLY),
-    ("restores.create-provider-other", 404, EARLY),
-    ("restores.create-parameters-badid", 400, EARLY),
-    ("verifications.create-provider-unknown", 404, EARLY),
-    ("verifications.create-provider-other", 404, EARLY),
-    ("verifications.create-foreign-checkpoint", 403, "a verification is for the own project"),
-    ("verifications.list-sort-unknown", 400, WRONG),
-    ("triggers.create-start-z", 200, TIMES),
-    ("triggers.create-start-tz", 200, TIMES),
-    ("triggers.create-end-t", 200, TIMES),
-    ("triggers.create-pattern-crontab", 200, TIMES),
-    ("triggers.create-format-unknown", 400, TIMES),
-    ("triggers.create-name-256", 400, WRONG),
-    ("triggers.list-marker-unknown", 400, WRONG),
-    ("triggers.list-sort-unknown", 400, WRONG),
-    ("triggers.list-sort-dir-bad", 400, WRONG),
-    ("triggers.update-name-256", 400, WRONG),
-    ("triggers.update-foreign", 404, FOREIGN),
-    ("triggers.delete-foreign", 404, FOREIGN),
-    ("scheduled_operations.create-retention-bad", 400, "retention is checked"),
-    ("scheduled_operations.list-marker-unknown", 400, WRONG),
-    ("scheduled_operations.list-sort-unknown", 400, WRONG),
-    ("scheduled_operations.delete-foreign", 404, FOREIGN),
-    ("quotas.update-empty-str", 400, WRONG),
-    ("quotas.update-bool", 400, "quotas are whole numbers of known resources"),
-    ("quota_classes.update-unknown-key", 400, "quotas are whole numbers of known resources"),
-];
-
-/// The same status with another shape, and why.
-const SHAPES: &[(&str, &str)] = &[
-    ("auth.", METHOD),
-    ("version.v1-project", METHOD),
-    ("route.unknown-resource", METHOD),
-    ("route.trailing-slash", METHOD),
-    (
-        "providers.",
-        "a link only if more exists (a link only if more exists; and the test's provider has fewer types)",
-    ),
-    ("protectables.instance-volume", "the test's volumes tell no availability zone"),
-    ("protectables.instances-marker", "instances have pages (pages)"),
-    ("plans.list-filter-name-", "a filter is text (a filter is text)"),
-    (
-        "plans.list-filter-id",
-        "what was a fault of the service is a wrong request (there is a plan more, with parameters)",
-    ),
-    ("plans.list-limit-huge", "what was a fault of the service is a wrong request (the same)"),
-    ("plans.list-filter-unknown-member", "what was a fault of the service is a wrong request (the same)"),
-    ("plans.list-filter-resources", "what was a fault of the service is a wrong request (the same)"),
-    ("checkpoints.create", "a graph that is not known is left out: one of the old clients fails on null"),
-    ("checkpoints.list-plan-marker", "checkpoints have pages (pages)"),
-    ("triggers.update-properties-no-end", "properties are merged (properties are merged)"),
-    ("verifications.list-filter-status", "the plugin that does nothing can verify now"),
-    ("operation_logs.list-filter-restore", "a link only if more exists"),
-];
+#[derive(serde::Deserialize)]
+struct OtherStatus {
+    status: u16,
+    reason: String,
+}
 
 #[derive(serde::Deserialize)]
 struct Case {
@@ -145,7 +63,10 @@ async fn the_old_requests_are_answered_as_ever() {
         .collect();
     let unstable = read("unstable.txt");
     let unstable: BTreeSet<&str> = unstable.split_whitespace().collect();
-    let statuses: BTreeMap<&str, u16> = STATUSES.iter().map(|(name, status, _)| (*name, *status)).collect();
+    let meant: Differences = serde_json::from_str(&read("differences.json")).expect("differences");
+    for (name, other) in &meant.statuses {
+        assert!(!other.reason.is_empty(), "{name} differs without a reason");
+    }
 
     let world = World::new().await;
     services(&world).await;
@@ -164,10 +85,10 @@ async fn the_old_requests_are_answered_as_ever() {
             world.work().await;
         }
         let answer = &answers[&case.name];
-        let expected = match statuses.get(case.name.as_str()) {
-            Some(status) => {
+        let expected = match meant.statuses.get(&case.name) {
+            Some(other) => {
                 used.insert(case.name.as_str());
-                u64::from(*status)
+                u64::from(other.status)
             }
             None => answer["status"].as_u64().expect("a status"),
         };
@@ -180,8 +101,8 @@ async fn the_old_requests_are_answered_as_ever() {
         }
         let (old, new) = (shape(&answer["resp"]), shape(&reply.json));
         if old != new {
-            if let Some((prefix, _)) = SHAPES.iter().find(|(prefix, _)| case.name.starts_with(prefix)) {
-                used.insert(prefix);
+            if let Some((prefix, _)) = meant.shapes.iter().find(|(prefix, _)| case.name.starts_with(prefix.as_str())) {
+                used.insert(prefix.as_str());
                 continue;
             }
             let gone: Vec<_> = old.difference(&new).collect();
@@ -189,13 +110,13 @@ async fn the_old_requests_are_answered_as_ever() {
             differences.push(format!("{}: gone {gone:?}, come {come:?}", case.name));
         }
     }
-    for (name, ..) in STATUSES {
-        if !used.contains(name) {
+    for name in meant.statuses.keys() {
+        if !used.contains(name.as_str()) {
             differences.push(format!("{name} is listed as different and is no case"));
         }
     }
-    for (prefix, _) in SHAPES {
-        if !used.contains(prefix) {
+    for prefix in meant.shapes.keys() {
+        if !used.contains(prefix.as_str()) {
             differences.push(format!("the shape of {prefix} is listed as different and is not"));
         }
     }

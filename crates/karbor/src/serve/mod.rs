@@ -5,7 +5,9 @@
 
 mod banks;
 mod config;
+mod declared;
 mod first;
+mod report;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ use uuid::Uuid;
 
 use banks::ServiceBanks;
 use config::{Config, IdentityKind, PluginSet};
+use declared::Declared;
 
 /// How long requests that are under way may take when the service stops.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -120,6 +123,8 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     #[cfg(feature = "failpoints")]
     let worker = arm(worker)?;
     let handle = worker.handle();
+    let reporting = with_worker
+        .then(|| tokio::spawn(report::run(store.clone(), host_name(), worker.handle(), stop.clone())));
     let working = with_worker.then(|| tokio::spawn(worker.run(stop.clone())));
 
     let actions = Actions::new(Parts {
@@ -152,6 +157,9 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     }
     if let Some(working) = working {
         working.await.context("the worker ended abnormally")?.context("running the worker")?;
+    }
+    if let Some(reporting) = reporting {
+        reporting.await.context("reporting ended abnormally")?;
     }
     Ok(())
 }
@@ -204,16 +212,28 @@ fn registry(config: &Config, state_dir: &Path) -> Result<Registry> {
     for protectable in host.protectables() {
         registry.add_protectable(protectable).context("adding the types of this host")?;
     }
+    let declared = match &config.declared.file {
+        Some(file) => Declared::read(file)?,
+        None => Declared::default(),
+    };
+    for protectable in declared.protectables() {
+        registry.add_protectable(protectable).context("adding the declared types")?;
+    }
     for settings in &config.providers {
         let name = settings.name.as_str();
         let mut provider =
             Provider::new(settings.id, name, settings.description.as_str(), settings.bank.as_str());
+        if let Some(target) = settings.copy_to {
+            let target = serde_json::Value::from(target.to_string());
+            provider = provider.with_settings(serde_json::Map::from_iter([("copy_to".to_owned(), target)]));
+        }
         for set in &settings.plugins {
             let protections = match set {
                 PluginSet::Host => host.protections(),
                 PluginSet::Noop => {
                     vec![Arc::new(NoopProtection::new(OPENSTACK.into_iter().map(ResourceType::from))) as _]
                 }
+                PluginSet::Declared => vec![declared.protection()],
             };
             for protection in protections {
                 provider = provider
@@ -252,8 +272,12 @@ async fn wait_for_signal() -> Result<()> {
 
 /// Names this process among the workers of a database, for people.
 fn owner() -> String {
+    format!("{}:{}", host_name(), std::process::id())
+}
+
+fn host_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}:{}", host.trim(), std::process::id())
+    if host.trim().is_empty() { "localhost".to_owned() } else { host.trim().to_owned() }
 }
 
 fn now() -> Instant {
