@@ -13,12 +13,14 @@
 //! transactions that span calls.
 
 mod error;
+mod old;
 mod query;
 mod rows;
 mod sql;
 mod store;
 
 pub use error::{Error, Result};
+pub use old::{Imported, OldKarbor, Skipped};
 pub use query::{
     CheckpointColumn, CheckpointQuery, Direction, Filter, FilterValue, ListQuery, OperationColumn,
     OperationLogColumn, OperationLogQuery, OperationQuery, PlanColumn, PlanQuery, RestoreColumn,

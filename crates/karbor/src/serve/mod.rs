@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use karbor_actions::{Actions, Authority, Parts, PolicyFiles, Settings};
+use karbor_actions::{Actions, Authority, PolicyFiles, Settings, Wake};
 use karbor_api::BaseUrl;
 use karbor_api::identity::Identity;
 use karbor_api::identity::keystone::Keystone;
@@ -34,7 +34,8 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use banks::ServiceBanks;
-use config::{Config, IdentityKind, PluginSet};
+pub(crate) use config::Config;
+use config::{IdentityKind, PluginSet};
 use declared::Declared;
 
 /// How long requests that are under way may take when the service stops.
@@ -103,11 +104,7 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     let url = config.database.url.as_deref().unwrap_or_default();
     let store = Store::open(url, &StoreOptions::default()).await.context("opening the database")?;
     store.migrate().await.context("bringing the database up to date")?;
-    let masters = first::master_keys(&config.keys)?;
-    let banks = ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine).await?;
-    let banks = Arc::new(banks);
-    let registry = Arc::new(registry(&config, state_dir)?);
-    let authority = authority(&config)?;
+    let Parts { registry, banks, authority } = parts(&config, state_dir).await?;
 
     let stop = CancellationToken::new();
     let worker = Worker::new(
@@ -127,22 +124,8 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
         .then(|| tokio::spawn(report::run(store.clone(), host_name(), worker.handle(), stop.clone())));
     let working = with_worker.then(|| tokio::spawn(worker.run(stop.clone())));
 
-    let actions = Actions::new(Parts {
-        store,
-        registry,
-        authority: Arc::new(authority),
-        evidence: banks,
-        wake: Arc::new(move || handle.wake()),
-        clock: Arc::new(now),
-        ids: Arc::new(Uuid::new_v4),
-        settings: Settings {
-            quota: QuotaDefaults(Quotas {
-                plans: Limit::from_number(config.quota.plans),
-                checkpoints: Limit::from_number(config.quota.checkpoints),
-            }),
-            ..Settings::default()
-        },
-    });
+    let wake: Wake = Arc::new(move || handle.wake());
+    let actions = make_actions(&config, store, Parts { registry, banks, authority }, wake);
     let serving =
         if with_api { Some(serve_api(&config, state_dir, actions, stop.clone()).await?) } else { None };
 
@@ -162,6 +145,56 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
         reporting.await.context("reporting ended abnormally")?;
     }
     Ok(())
+}
+
+/// What is made of the settings, beside the database.
+struct Parts {
+    registry: Arc<Registry>,
+    banks: Arc<ServiceBanks>,
+    authority: Authority,
+}
+
+async fn parts(config: &Config, state_dir: &Path) -> Result<Parts> {
+    let masters = first::master_keys(&config.keys)?;
+    let banks = ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine).await?;
+    Ok(Parts {
+        registry: Arc::new(registry(config, state_dir)?),
+        banks: Arc::new(banks),
+        authority: authority(config)?,
+    })
+}
+
+fn make_actions(config: &Config, store: Store, parts: Parts, wake: Wake) -> Actions {
+    Actions::new(karbor_actions::Parts {
+        store,
+        registry: parts.registry,
+        authority: Arc::new(parts.authority),
+        evidence: parts.banks,
+        wake,
+        clock: Arc::new(now),
+        ids: Arc::new(Uuid::new_v4),
+        settings: Settings {
+            quota: QuotaDefaults(Quotas {
+                plans: Limit::from_number(config.quota.plans),
+                checkpoints: Limit::from_number(config.quota.checkpoints),
+            }),
+            ..Settings::default()
+        },
+    })
+}
+
+/// What tools need of the service, without the service.
+pub(crate) struct Bare {
+    pub(crate) actions: Actions,
+    pub(crate) banks: Arc<ServiceBanks>,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// Puts together what tools need.
+pub(crate) async fn bare(config: &Config, state_dir: &Path, store: Store) -> Result<Bare> {
+    let parts = parts(config, state_dir).await?;
+    let (banks, registry) = (Arc::clone(&parts.banks), Arc::clone(&parts.registry));
+    Ok(Bare { actions: make_actions(config, store, parts, Arc::new(|| {})), banks, registry })
 }
 
 /// Starts the API and tells clients of this machine where it is.
@@ -280,7 +313,7 @@ fn host_name() -> String {
     if host.trim().is_empty() { "localhost".to_owned() } else { host.trim().to_owned() }
 }
 
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
