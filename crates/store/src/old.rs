@@ -267,7 +267,7 @@ impl Imported {
             Ok(()) => *self.taken.entry(table.what).or_default() += 1,
             Err(Error::AlreadyExists { .. }) => *self.known.entry(table.what).or_default() += 1,
             Err(err @ (Error::NotFound { .. } | Error::Invalid { .. })) => {
-                self.skip(table, row, err.to_string())
+                self.skip(table, row, err.to_string());
             }
             Err(err) => return Err(err),
         }

@@ -16,6 +16,7 @@ use tracing::info;
 use crate::attempt::Attempt;
 use crate::crash::Place;
 use crate::ledger::as_plugins_see;
+use crate::metrics::Counted;
 use crate::protect;
 use crate::stop::{Failure, Stop};
 use crate::sweep;
@@ -76,11 +77,13 @@ async fn copy(attempt: &Arc<Attempt>, row: &Checkpoint, to: &Account) -> Result<
     metadata.extra_info.clone_from(&row.extra_info);
     sweep::queue_later(attempt, row.provider, &row.project).await?;
     let lease = &attempt.lease;
+    let bytes = attempt.shared.metrics.bytes(OperationKind::Copy);
+    let counted = Counted { step: None, bytes };
     let wish = CopyCheckpoint {
         new_id: row.id,
         created_at: row.created_at,
         metadata: Some(metadata.to_json()),
-        progress: None,
+        progress: Some(Arc::new(counted)),
         cancel: lease.cancelled.child_token(),
     };
     let session = attempt.session();

@@ -17,7 +17,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 use crate::backoff::Backoff;
 use crate::crash::CrashPoints;
 use crate::lease::{Keeping, Lease, keep};
-use crate::{Banks, Error, Result, WorkerConfig, attempt};
+use crate::{Banks, Error, Result, WorkerConfig, WorkerMetrics, attempt};
 
 /// Tells the present time; it comes from the composition root.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
@@ -51,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) config: WorkerConfig,
     pub(crate) crash: CrashPoints,
+    pub(crate) metrics: WorkerMetrics,
 }
 
 impl fmt::Debug for Shared {
@@ -100,8 +101,24 @@ impl Worker {
     /// Makes a worker; nothing happens before it runs.
     pub fn new(dependencies: Dependencies, config: WorkerConfig) -> Self {
         let Dependencies { store, registry, banks, clock, owner } = dependencies;
-        let shared = Shared { store, registry, banks, clock, config, crash: CrashPoints::default() };
+        let shared = Shared {
+            store,
+            registry,
+            banks,
+            clock,
+            config,
+            crash: CrashPoints::default(),
+            metrics: WorkerMetrics::default(),
+        };
         Self { shared: Arc::new(shared), owner, wake: watch::Sender::new(0), resting: Arc::default() }
+    }
+
+    /// Lets this worker count in the given counters.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: WorkerMetrics) -> Self {
+        let shared = Arc::get_mut(&mut self.shared);
+        shared.expect("attempts share it, and none has begun before it runs").metrics = metrics;
+        self
     }
 
     /// Lets this worker die at a named place.

@@ -101,7 +101,9 @@ async fn the_old_requests_are_answered_as_ever() {
         }
         let (old, new) = (shape(&answer["resp"]), shape(&reply.json));
         if old != new {
-            if let Some((prefix, _)) = meant.shapes.iter().find(|(prefix, _)| case.name.starts_with(prefix.as_str())) {
+            if let Some((prefix, _)) =
+                meant.shapes.iter().find(|(prefix, _)| case.name.starts_with(prefix.as_str()))
+            {
                 used.insert(prefix.as_str());
                 continue;
             }

@@ -20,6 +20,9 @@ use crate::serve::config::{BankConfig, EngineConfig, ProviderConfig};
 /// Under what the accounts of a bank stand.
 const ACCOUNTS: &str = "accounts/";
 
+/// By what open accounts are found: the bank's name, and the project.
+type AccountKey = (String, ProjectId);
+
 /// Opens accounts when they are first asked for, and keeps them open.
 pub(crate) struct ServiceBanks {
     /// Bank by provider.
@@ -29,7 +32,7 @@ pub(crate) struct ServiceBanks {
     masters: Vec<MasterKey>,
     options: AccountOptions,
     cache: PathBuf,
-    accounts: Mutex<HashMap<(String, ProjectId), Account>>,
+    accounts: Mutex<HashMap<AccountKey, Account>>,
 }
 
 impl std::fmt::Debug for ServiceBanks {
@@ -103,7 +106,7 @@ impl ServiceBanks {
         &self,
         provider: ProviderId,
         project: &ProjectId,
-    ) -> karbor_plugin::Result<(&Arc<dyn Bank>, (String, ProjectId))> {
+    ) -> karbor_plugin::Result<(&Arc<dyn Bank>, AccountKey)> {
         match (self.by_provider.get(&provider), self.names.get(&provider)) {
             (Some(bank), Some(name)) => Ok((bank, (name.clone(), project.clone()))),
             _ => Err(Error::new(ErrorKind::NotFound, format!("provider {provider} is not configured here"))),

@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) public_url: Option<String>,
     /// The REST API.
     pub(crate) api: karbor_api::ApiConfig,
+    /// Who may watch the process.
+    pub(crate) metrics: MetricsConfig,
     /// The database.
     pub(crate) database: DatabaseConfig,
     /// Who callers are.
@@ -47,6 +49,15 @@ pub(crate) struct Config {
     pub(crate) worker: WorkerConfig,
     /// What a project may have where nobody set its own limits.
     pub(crate) quota: QuotaConfig,
+}
+
+/// The `[metrics]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct MetricsConfig {
+    /// Address and port that serve `/metrics` and `/healthcheck` alone, also where there is no API. Without it the API
+    /// serves them.
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// The `[database]` table.

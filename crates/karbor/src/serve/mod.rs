@@ -7,6 +7,7 @@ mod banks;
 mod config;
 mod declared;
 mod first;
+mod metrics;
 mod report;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use karbor_types::{Instant, ResourceType};
 use karbor_worker::{Dependencies, Worker};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -37,6 +39,7 @@ use banks::ServiceBanks;
 pub(crate) use config::Config;
 use config::{IdentityKind, PluginSet};
 use declared::Declared;
+use metrics::Metrics;
 
 /// How long requests that are under way may take when the service stops.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -117,6 +120,8 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
         },
         config.worker.clone(),
     );
+    let metrics = Metrics::new(store.clone());
+    let worker = worker.with_metrics(metrics.worker.clone());
     #[cfg(feature = "failpoints")]
     let worker = arm(worker)?;
     let handle = worker.handle();
@@ -126,8 +131,7 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
 
     let wake: Wake = Arc::new(move || handle.wake());
     let actions = make_actions(&config, store, Parts { registry, banks, authority }, wake);
-    let serving =
-        if with_api { Some(serve_api(&config, state_dir, actions, stop.clone()).await?) } else { None };
+    let (serving, watched) = serve_api(&config, state_dir, actions, &metrics, with_api, stop.clone()).await?;
 
     wait_for_signal().await?;
     info!("Stopping");
@@ -137,6 +141,9 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
             Ok(ended) => ended.context("the API ended abnormally")?,
             Err(_) => warn!("Requests were still under way after {} seconds", DRAIN.as_secs()),
         }
+    }
+    if let Some(watched) = watched {
+        watched.await.context("the listener of watchers ended abnormally")?;
     }
     if let Some(working) = working {
         working.await.context("the worker ended abnormally")?.context("running the worker")?;
@@ -202,8 +209,34 @@ async fn serve_api(
     config: &Config,
     state_dir: &Path,
     actions: Actions,
+    metrics: &Metrics,
+    with_api: bool,
     stop: CancellationToken,
-) -> Result<tokio::task::JoinHandle<()>> {
+) -> Result<(Option<JoinHandle<()>>, Option<JoinHandle<()>>)> {
+    let ids: karbor_actions::Ids = Arc::new(Uuid::new_v4);
+    let watched = match config.metrics.listen {
+        None => None,
+        Some(listen) => {
+            let listener =
+                TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
+            let bound = listener.local_addr().context("asking for the address that was bound")?;
+            info!(metrics.listen = %bound, "Watchers are answered on http://{bound}");
+            let state = karbor_api::State::new(
+                actions.clone(),
+                Arc::new(NoAuth),
+                config.api.clone(),
+                Arc::clone(&ids),
+            )
+            .with_metrics(metrics.api.clone(), Some(Arc::clone(&metrics.exposition)));
+            let (router, settings, stop) = (karbor_api::watch(state), config.api.clone(), stop.clone());
+            Some(tokio::spawn(async move {
+                karbor_api::serve(listener, router, &settings, stop.cancelled_owned()).await;
+            }))
+        }
+    };
+    if !with_api {
+        return Ok((None, watched));
+    }
     let listen = config.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8799)));
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("listening on {listen}: choose another address with --listen if something else is there")
@@ -226,12 +259,15 @@ async fn serve_api(
         settings.base_url =
             Some(BaseUrl::try_from(url.clone()).map_err(|err| anyhow!("public-url is wrong: {err}"))?);
     }
-    let state = karbor_api::State::new(actions, identity, settings.clone(), Arc::new(Uuid::new_v4));
+    let exposition = watched.is_none().then(|| Arc::clone(&metrics.exposition));
+    let state = karbor_api::State::new(actions, identity, settings.clone(), ids)
+        .with_metrics(metrics.api.clone(), exposition);
     let router = karbor_api::router(state);
     info!(api.listen = %bound, "Listening on http://{bound}");
-    Ok(tokio::spawn(async move {
+    let serving = tokio::spawn(async move {
         karbor_api::serve(listener, router, &settings, stop.cancelled_owned()).await;
-    }))
+    });
+    Ok((Some(serving), watched))
 }
 
 fn registry(config: &Config, state_dir: &Path) -> Result<Registry> {
