@@ -4,7 +4,7 @@
 //! wrong inside. Nothing behind the gate runs for somebody who was not identified.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -21,7 +21,7 @@ use tracing::{Instrument, debug, error, info_span};
 
 use crate::fault::{Cause, Fault, chain};
 use crate::identity::{IdentityError, Welcome};
-use crate::{BaseUrl, State, metrics, routes, versions};
+use crate::{BaseUrl, State, metrics, openapi, routes, versions};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 const COMPUTE_REQUEST_ID: HeaderName = HeaderName::from_static("x-compute-request-id");
@@ -34,12 +34,15 @@ pub(crate) fn outer(state: State) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(state.clone(), gate));
     let open = watched(state.clone());
-    let open = open.merge(
-        Router::new()
-            .route("/v1", any(versions::this_version))
-            .route("/v1/", any(versions::this_version))
-            .with_state(state.clone()),
-    );
+    let open = open
+        .merge(
+            Router::new()
+                .route("/v1", any(versions::this_version))
+                .route("/v1/", any(versions::this_version))
+                .with_state(state.clone()),
+        )
+        .merge(Router::new().route("/openapi.json", get(openapi::show)).with_state(document()))
+        .route("/openapi", get(openapi::show_page));
     let rest = any(move |request: Request| {
         let (v1, state) = (v1.clone(), state.clone());
         async move {
@@ -51,6 +54,12 @@ pub(crate) fn outer(state: State) -> Router {
         }
     });
     open.fallback(rest)
+}
+
+/// Returns the description of the API as text: the same for all of a process.
+fn document() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| crate::openapi().to_string())
 }
 
 /// Builds the router of what watchers ask for.

@@ -16,6 +16,7 @@ pub mod identity;
 mod literal;
 mod metrics;
 mod microversion;
+mod openapi;
 mod paging;
 mod patient;
 mod rate;
@@ -148,6 +149,11 @@ impl State {
     fn request_time(&self) -> Duration {
         Duration::from_secs(self.inner.config.request_seconds)
     }
+}
+
+/// Returns the description of the API in OpenAPI 3.1.
+pub fn openapi() -> serde_json::Value {
+    routes::told().document()
 }
 
 /// Returns what watchers of the process ask for alone: `/healthcheck` and `/metrics`.
