@@ -4,6 +4,7 @@
 #![expect(clippy::single_range_in_vec_init, reason = "lists of one range are what is meant")]
 
 mod compose;
+mod concurrent;
 mod damage;
 mod identity;
 mod identity_props;
