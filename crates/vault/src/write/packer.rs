@@ -165,7 +165,8 @@ impl Packer {
     }
 
     fn check_in(self: &Arc<Self>, kind: PackKind, open: Open) -> Result<()> {
-        let full = open.builder.size_bytes() >= self.target(kind) || open.builder.entries().len() >= PACK_CHUNKS;
+        let full =
+            open.builder.size_bytes() >= self.target(kind) || open.builder.entries().len() >= PACK_CHUNKS;
         {
             let mut state = self.lock();
             if !full && open.serial >= state.flush_below {

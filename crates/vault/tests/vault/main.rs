@@ -6,6 +6,7 @@
 mod compose;
 mod concurrent;
 mod damage;
+mod damage_plain;
 mod identity;
 mod identity_props;
 mod kill;
