@@ -24,6 +24,7 @@ mod crash;
 mod delete;
 mod drive;
 mod error;
+mod heart;
 mod hook;
 mod lease;
 mod ledger;

@@ -15,6 +15,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::backoff::Backoff;
 use crate::crash::CrashPoints;
+use crate::heart::Heart;
 use crate::lease::{Keeping, Lease, keep};
 use crate::{Banks, Error, Result, WorkerConfig, attempt};
 
@@ -34,6 +35,8 @@ pub struct Dependencies {
     pub clock: Clock,
     /// The name of this process, for people who look at the operations.
     pub owner: String,
+    /// The machine that it runs on, by which an administrator switches its engine off and on.
+    pub host: String,
 }
 
 impl fmt::Debug for Dependencies {
@@ -63,6 +66,7 @@ impl fmt::Debug for Shared {
 pub struct Worker {
     shared: Arc<Shared>,
     owner: String,
+    host: String,
     wake: watch::Sender<u64>,
 }
 
@@ -89,9 +93,9 @@ struct Crew {
 impl Worker {
     /// Makes a worker; nothing happens before it runs.
     pub fn new(dependencies: Dependencies, config: WorkerConfig) -> Self {
-        let Dependencies { store, registry, banks, clock, owner } = dependencies;
+        let Dependencies { store, registry, banks, clock, owner, host } = dependencies;
         let shared = Shared { store, registry, banks, clock, config, crash: CrashPoints::default() };
-        Self { shared: Arc::new(shared), owner, wake: watch::Sender::new(0) }
+        Self { shared: Arc::new(shared), owner, host, wake: watch::Sender::new(0) }
     }
 
     /// Lets this worker die at a named place.
@@ -121,11 +125,14 @@ impl Worker {
         let drained = CancellationToken::new();
         let mut woken = self.wake.subscribe();
         let mut crew = Crew::default();
+        let every = Duration::from_secs(config.report_seconds.get().into());
+        let mut heart = Heart::new(self.host.clone(), every);
         let mut trouble = Backoff::new(poll, Duration::from_secs(30));
         info!(owner = %self.owner, "The worker takes operations");
         while !stop.is_cancelled() {
             let mut pause = poll;
-            while crew.tasks.len() < config.concurrency.get() && !stop.is_cancelled() {
+            let enabled = heart.beat(&self.shared).await;
+            while enabled && crew.tasks.len() < config.concurrency.get() && !stop.is_cancelled() {
                 match self.shared.store.claim(&self.wanted(&crew), (self.shared.clock)()).await {
                     Ok(Some(claimed)) => self.begin(&mut crew, claimed, &drained),
                     Ok(None) => {

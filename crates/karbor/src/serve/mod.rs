@@ -113,7 +113,8 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
             registry: Arc::clone(&registry),
             banks: Arc::clone(&banks) as _,
             clock: Arc::new(now),
-            owner: owner(),
+            owner: format!("{}:{}", host(), std::process::id()),
+            host: host(),
         },
         config.worker.clone(),
     );
@@ -250,10 +251,9 @@ async fn wait_for_signal() -> Result<()> {
     Ok(())
 }
 
-/// Names this process among the workers of a database, for people.
-fn owner() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}:{}", host.trim(), std::process::id())
+/// Names this machine, for people.
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 fn now() -> Instant {

@@ -1,8 +1,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
+use std::future::poll_fn;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::pin::pin;
+use std::task::Poll;
 
+use karbor_bank::wrap::{Fault, Faulty, Rule};
 use karbor_bank::{Bank, MemoryBank, PutMode};
 use karbor_chunk::{AccountKey, Codec, IndexBuilder, PackInfo, PackKind, Salt, SeededEntropy, UsedSalt};
 use karbor_sweep::{IndexObject, Place};
@@ -306,4 +310,61 @@ fn memory_does_not_grow_with_the_index() {
         "{small} KiB for 400,000 chunks, {large} KiB for four times as many"
     );
     assert!(large <= 80 << 10, "{large} KiB for an index of 1,600,000 chunks");
+}
+
+#[tokio::test]
+async fn a_refresh_that_is_dropped_or_fails_anywhere_loses_nothing() {
+    let fixture = Fixture::new();
+    for n in 0..12 {
+        fixture.put(n, n * 100..n * 100 + 100).await;
+    }
+    let before = fixture.listed().await;
+    // Then one of them goes with its pack, and another comes.
+    let session = pack_name(&pack(3)).session.to_string();
+    let gone = before.iter().find(|object| object.key.as_str().contains(&session)).unwrap().clone();
+    fixture.put(12, 1200..1300).await;
+    let after: Vec<IndexObject> =
+        fixture.listed().await.into_iter().filter(|object| object.key != gone.key).collect();
+    let whole = |view: &View, to: u64| (0..to).all(|n| view.find(&id(n)).unwrap().len() == 1);
+
+    let directory = tempfile::tempdir().unwrap();
+    for waits in 0.. {
+        let root = directory.path().join(waits.to_string());
+        let cache = fixture.cache(Some(&root));
+        cache.refresh(&before).await.unwrap();
+        let ended = {
+            let mut refresh = pin!(cache.refresh(&after));
+            let mut left = waits;
+            poll_fn(|context| match refresh.as_mut().poll(context) {
+                Poll::Ready(done) => Poll::Ready(Some(done.map(drop))),
+                Poll::Pending if left == 0 => Poll::Ready(None),
+                Poll::Pending => {
+                    left -= 1;
+                    Poll::Pending
+                }
+            })
+            .await
+        };
+        let view = cache.refresh(&after).await.unwrap().view;
+        assert!(whole(&view, 1300), "after {waits} waits");
+        drop(cache);
+        let view = fixture.cache(Some(&root)).refresh(&after).await.unwrap().view;
+        assert!(whole(&view, 1300), "opened again after {waits} waits");
+        if ended.is_some() {
+            assert!(waits > 0, "it was dropped while it waited");
+            break;
+        }
+    }
+
+    let faulty = Arc::new(Faulty::new(Arc::new(fixture.bank.clone()), 1));
+    let place = Place::of_account(faulty.clone(), &AccountId::new("a").unwrap());
+    for call in 0..20 {
+        let entropy = Arc::new(karbor_chunk::SystemEntropy);
+        let cache = IndexCache::open(None, place.clone(), fixture.key.clone(), entropy).unwrap();
+        faulty.add(Rule::new(Fault::Refuse(karbor_bank::ErrorKind::Unavailable)).at(call..call + 1));
+        let first = cache.refresh(&before).await;
+        faulty.heal();
+        assert_eq!(first.is_err(), call < 12, "call {call}");
+        assert!(whole(&cache.refresh(&before).await.unwrap().view, 1200), "after call {call} failed");
+    }
 }
