@@ -246,6 +246,72 @@ async fn a_damaged_cache_is_made_anew() {
     }
 }
 
+const ENTRIES: &str = "KARBOR_TEST_INDEX_ENTRIES";
+
+/// The child: an index of that many chunks is written, cached and asked.
+fn run_child(entries: u64) {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bank: Arc<dyn Bank> =
+            Arc::new(karbor_bank::FileSystemBank::create(directory.path().join("bank")).unwrap());
+        let place = Place::of_account(bank.clone(), &AccountId::new("a").unwrap());
+        let key = AccountKey::generate(&SeededEntropy::new(1)).unwrap();
+        for (number, start) in (0..entries).step_by(60_000).enumerate() {
+            let end = entries.min(start + 60_000);
+            let mut builder = IndexBuilder::new();
+            for (nth, first) in (start..end).step_by(60).enumerate() {
+                let pack = pack(number as u64 * 1000 + nth as u64);
+                builder.add_pack(pack, &chunks(first..end.min(first + 60))).unwrap();
+            }
+            let salt = Salt::generate(&karbor_chunk::SystemEntropy).unwrap();
+            let sealed = builder.finish(&key, salt).unwrap();
+            let session = pack_name(&pack(0)).session;
+            let object = place.index_key(&session, &ObjectHash::from_bytes(sealed.hash.0));
+            bank.put(&object, vec![sealed.bytes.into()], PutMode::Create).await.unwrap();
+        }
+        let entropy = Arc::new(karbor_chunk::SystemEntropy);
+        let root = directory.path().join("cache");
+        let cache = IndexCache::open(Some(root), place.clone(), key, entropy).unwrap();
+        let listed = karbor_sweep::list_index(&place).await.unwrap();
+        let view = cache.refresh(&listed).await.unwrap().view;
+        for n in (0..entries).step_by(997) {
+            assert_eq!(view.find(&id(n)).unwrap().len(), 1);
+            assert!(view.find(&id(entries + n)).unwrap().is_empty());
+        }
+    });
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = format!("\npeak-kib {}\n", peak.trim().trim_end_matches(" kB").trim());
+    std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()).unwrap();
+}
+
+fn peak_of(entries: &str) -> u64 {
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "index::tests::memory_does_not_grow_with_the_index", "--nocapture"])
+        .env(ENTRIES, entries)
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&child.stdout).into_owned();
+    let peak = out.lines().find_map(|line| line.strip_prefix("peak-kib "));
+    peak.unwrap_or_else(|| panic!("{out}{}", String::from_utf8_lossy(&child.stderr))).parse().unwrap()
+}
+
+#[test]
+fn memory_does_not_grow_with_the_index() {
+    if let Ok(entries) = std::env::var(ENTRIES) {
+        return run_child(entries.parse().unwrap());
+    }
+    // A batch of entries is full in both. What differs from run to run is how the four index objects that are read at
+    // once fall together: some 15 MiB. Were entries held, 1,200,000 more would take 55 MiB more.
+    let [small, large] = ["400000", "1600000"].map(peak_of);
+    assert!(
+        large <= small + (28 << 10),
+        "{small} KiB for 400,000 chunks, {large} KiB for four times as many"
+    );
+    assert!(large <= 80 << 10, "{large} KiB for an index of 1,600,000 chunks");
+}
+
 #[tokio::test]
 async fn a_refresh_that_is_dropped_or_fails_anywhere_loses_nothing() {
     let fixture = Fixture::new();

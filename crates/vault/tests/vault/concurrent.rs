@@ -36,8 +36,8 @@ async fn write(account: Account, writer: u128) {
             match backup(&account, n, epoch, base, &bytes).await {
                 Ok(()) => break,
                 // Fenced by an impatient sweeper: begin again.
-                Err(ErrorKind::Fenced) => epoch += 1,
-                Err(kind) => panic!("checkpoint {n}: {kind:?}"),
+                Err(error) if error.kind() == ErrorKind::Fenced => epoch += 1,
+                Err(error) => panic!("checkpoint {n}: {error:?}"),
             }
             assert!(epoch < 50, "checkpoint {n} comes to no end");
         }
@@ -61,18 +61,17 @@ async fn backup(
     epoch: u32,
     base: Option<u128>,
     bytes: &[u8],
-) -> Result<(), ErrorKind> {
-    let kind = |err: karbor_vault::Error| err.kind();
+) -> Result<(), karbor_vault::Error> {
     let begin = BeginOptions { base: base.map(checkpoint) };
     let writer = match account.begin(&session(n, epoch), &begin).await {
         Err(karbor_vault::Error::AlreadyCommitted(_)) => return Ok(()),
-        begun => begun.map_err(kind)?,
+        begun => begun?,
     };
     let options = BlockOptions { chunk_bytes: Some(CHUNK), ..BlockOptions::default() };
     let volume = writer.resource(&resource("v"));
-    volume.put_blocks("data", Bytes::new(bytes.to_vec()), &options).await.map_err(kind)?;
-    writer.check_sweeps().await.map_err(kind)?;
-    writer.commit(checkpoint(n), Instant::default(), serde_json::Value::Null).await.map_err(kind)?;
+    volume.put_blocks("data", Bytes::new(bytes.to_vec()), &options).await?;
+    writer.check_sweeps().await?;
+    writer.commit(checkpoint(n), Instant::default(), serde_json::Value::Null).await?;
     Ok(())
 }
 
