@@ -29,5 +29,33 @@ fn options() -> OpenOptions {
 fn retrying(bank: Arc<dyn Bank>) -> Arc<dyn Bank> {
     // Only spreads retries of many clients over time: any number that differs between processes will do.
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-    Arc::new(Retrying::new(bank, RetryOptions::default(), seed))
+    let bank: Arc<dyn Bank> = Arc::new(Retrying::new(bank, RetryOptions::default(), seed));
+    #[cfg(feature = "failpoints")]
+    let bank = mortal(bank);
+    bank
+}
+
+/// Lets the process die before or after one of the calls that change the bank: KARBOR_CRASH_AT_CALL is the number of
+/// the moment, counted from one, two for each such call. What the call was is written to standard error.
+#[cfg(feature = "failpoints")]
+#[expect(clippy::print_stderr, reason = "the last words of a process, for the test that kills it")]
+fn mortal(bank: Arc<dyn Bank>) -> Arc<dyn Bank> {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use karbor_bank::wrap::{Hooked, Moment, Operation};
+
+    static MOMENTS: AtomicU64 = AtomicU64::new(0);
+    let Some(last) = std::env::var("KARBOR_CRASH_AT_CALL").ok().and_then(|text| text.parse::<u64>().ok())
+    else {
+        return bank;
+    };
+    Arc::new(Hooked::new(bank, move |moment, call| async move {
+        let changes = matches!(call.operation, Operation::Put | Operation::Delete);
+        if changes && MOMENTS.fetch_add(1, Ordering::SeqCst) + 1 == last {
+            let when = if moment == Moment::Before { "before" } else { "after" };
+            eprintln!("dies {when} {} {}", call.operation, call.key);
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        Ok(())
+    }))
 }

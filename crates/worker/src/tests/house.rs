@@ -72,6 +72,10 @@ pub(super) struct Process {
 }
 
 impl Process {
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
     async fn pass(&self) {
         if self.dies_after.load(Ordering::SeqCst) > 0 && self.dies_after.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.dead.store(true, Ordering::SeqCst);
