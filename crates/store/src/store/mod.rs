@@ -1,5 +1,6 @@
 //! The store itself: opening it, and what all of its methods share.
 
+mod bank_accounts;
 mod checkpoints;
 mod ledger;
 mod logs;

@@ -267,3 +267,29 @@ pub(crate) async fn a_ledger_is_numbered_and_found_again(world: World) {
         assert!(matches!(missing, Some(Error::NotFound { what: "ledger entry", .. })), "{missing:?}");
     }
 }
+
+pub(crate) async fn a_bank_account_is_made_once_with_defaults(world: World) {
+    let store = &world.store;
+    let project = crate::rows::project("p");
+    assert_eq!(store.known_bank_account(&project, "files").await.expect("looked up"), None);
+    let mut tasks = Vec::new();
+    for second in 1..5 {
+        let (store, project) = (world.other().await, project.clone());
+        tasks.push(tokio::spawn(async move { store.bank_account(&project, "files", at(second)).await }));
+    }
+    let mut made = Vec::new();
+    for task in tasks {
+        made.push(task.await.expect("no panic").expect("made or found"));
+    }
+    assert!(made.iter().all(|account| *account == made[0]), "{made:?}");
+    assert_eq!((made[0].quota_bytes, made[0].updated_at), (None, None));
+
+    let set = store.set_bank_quota(&project, "files", Some(7), at(9)).await.expect("set");
+    assert_eq!((set.quota_bytes, set.created_at, set.updated_at), (Some(7), made[0].created_at, Some(at(9))));
+    let other = store.set_bank_quota(&project, "objects", None, at(9)).await.expect("made and set");
+    assert_eq!(store.list_bank_accounts(Some(&project)).await.expect("listed"), [set.clone(), other]);
+    assert_eq!(store.bank_account(&project, "files", at(20)).await.expect("found"), set);
+    let refused = store.set_bank_quota(&project, "files", Some(u64::MAX), at(9)).await;
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+    assert!(store.list_bank_accounts(Some(&crate::rows::project("q"))).await.expect("listed").is_empty());
+}
