@@ -1,13 +1,19 @@
 #!/usr/bin/env python3
 """Measures the data engine against restic, rustic and borg, encryption on in all, in one run.
 
-  bench/engine.py [--karbor PATH] [--work DIR] [--runs N] [--only NAME,...] [--small-files]
+  bench/engine.py [--karbor PATH] [--work DIR] [--runs N] [--only NAME,...] [--small-files] [--add FILE]
 
 Makes a sparse 4 GiB ext4 image of real files (about 2.6 GiB allocated, a tenth of it incompressible) and a second
 day of it (2 % rewritten in clusters, 64 MiB new), then for each program: first backup, unchanged, second day,
-restore of the first and comparison of every byte. With --small-files: a directory of 100,000 small files instead.
-Prints CPU seconds / wall seconds, peak memory and stored bytes; with several runs, the medians.
-Peers that are not installed are left out and named.
+restore of the first and comparison of every byte. "Unchanged" is read again by all: who would look at times only is
+told not to. With a list of changed blocks (made outside of what is timed) ours runs the second day once more, and
+the unchanged one with an empty list.
+
+With --small-files: a directory of 100,000 small files instead, of which 500 change; there, times may be looked at.
+
+Prints CPU seconds / wall seconds, peak memory and stored bytes, medians of all runs, ours to the best peer, and
+the target. Runs are kept in FILE with --add, and those in it count as well. Sources are read into the page cache,
+and what is dirty is written, before each measurement. Peers that are not installed are left out and named.
 """
 import argparse
 import filecmp
@@ -93,6 +99,27 @@ def make_images(work):
     return first, second
 
 
+def list_changes(work, first, second):
+    """Writes the ranges in which the second image differs, in blocks of 64 KiB: what a hypervisor would tell."""
+    listed, grain = work / "changed.txt", 64 << 10
+    if listed.exists():
+        return listed
+    ranges = []
+    with open(first, "rb") as old, open(second, "rb") as new:
+        for piece in range(0, IMAGE_BYTES, 16 << 20):
+            before, after = old.read(16 << 20), new.read(16 << 20)
+            if before == after:
+                continue
+            for at in range(0, len(after), grain):
+                if before[at : at + grain] != after[at : at + grain]:
+                    if ranges and sum(ranges[-1]) == piece + at:
+                        ranges[-1] = (ranges[-1][0], ranges[-1][1] + grain)
+                    else:
+                        ranges.append((piece + at, grain))
+    listed.write_text("".join(f"{offset} {length}\n" for offset, length in ranges))
+    return listed
+
+
 def make_small_files(work):
     first, second = work / "small0", work / "small1"
     if second.exists():
@@ -115,6 +142,24 @@ def make_small_files(work):
     return first, second
 
 
+def settle(source):
+    """Reads the source into the page cache and writes what is dirty, so that nobody pays for who came before."""
+    os.sync()
+    touch_memory()
+    for path in [source] if source.is_file() else (path for path in source.rglob("*") if path.is_file()):
+        with open(path, "rb", buffering=0) as file:
+            buffer = bytearray(1 << 20)
+            while file.readinto(buffer):
+                pass
+
+
+def touch_memory():
+    """Uses memory for a moment: a virtual machine gets what it has not used lately page by page from its host."""
+    # In a process of its own: what is measured later would inherit the peak.
+    touch = "import mmap; memory = mmap.mmap(-1, 3 << 30)\nfor at in range(0, 3 << 30, 4096): memory[at] = 1"
+    subprocess.run([sys.executable, "-c", touch], check=True)
+
+
 def size_of(path):
     return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
 
@@ -132,8 +177,27 @@ class Karbor:
         self.common = ["--key-file", str(self.key), "--cache-dir", str(self.cache)]
         measured([self.binary, "bank", "init", self.repo, *self.common])
 
-    def backup(self, source):
-        return measured([self.binary, "bank", "backup", self.repo, *self.common, "data", source], out=str(self.repo) + ".out")
+    def backup(self, source, read_again=False, changed=None):
+        # A disk is always read, unless a list tells what changed.
+        listed = ["--changed-blocks", changed] if changed else []
+        return measured([self.binary, "bank", "backup", self.repo, *self.common, *listed, "data", source], out=str(self.repo) + ".out")
+
+    def keep(self):
+        """Keeps the bank and its cache as they are now; objects are never changed, so names are enough."""
+        for path in (self.repo, self.cache):
+            kept = path.with_name(path.name + "-kept")
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(path, kept, copy_function=os.link if path == self.repo else shutil.copy2)
+
+    def bring_back(self):
+        for path in (self.repo, self.cache):
+            shutil.rmtree(path)
+            kept = path.with_name(path.name + "-kept")
+            shutil.copytree(kept, path, copy_function=os.link if path == self.repo else shutil.copy2)
+
+    def drop_kept(self):
+        for path in (self.repo, self.cache):
+            shutil.rmtree(path.with_name(path.name + "-kept"))
 
     def restore(self, target, first):
         return measured([self.binary, "bank", "restore", self.repo, *self.common, first, target])
@@ -153,10 +217,10 @@ class Restic:
         shutil.rmtree(self.cache, ignore_errors=True)
         measured(["restic", "init", "-r", self.repo], env=self.env)
 
-    def backup(self, source):
-        # The same source path each time: linked in.
-        return measured(["restic", "-r", self.repo, "backup", "--json", source.name], env=self.env, cwd=source.parent,
-                        out=str(self.repo) + ".out")
+    def backup(self, source, read_again=False):
+        force = ["--force"] if read_again else []
+        return measured(["restic", "-r", self.repo, "backup", "--json", *force, source.name], env=self.env,
+                        cwd=source.parent, out=str(self.repo) + ".out")
 
     def restore(self, target, first):
         return measured(["restic", "-r", self.repo, "restore", first, "--target", target], env=self.env)
@@ -177,8 +241,10 @@ class Rustic:
         shutil.rmtree(self.cache, ignore_errors=True)
         measured(["rustic", "init", *self.config], env=self.env)
 
-    def backup(self, source):
-        return measured(["rustic", "backup", "--json", source.name], env=self.env, cwd=source.parent, out=str(self.repo) + ".out")
+    def backup(self, source, read_again=False):
+        force = ["--force"] if read_again else []
+        return measured(["rustic", "backup", "--json", *force, source.name], env=self.env, cwd=source.parent,
+                        out=str(self.repo) + ".out")
 
     def restore(self, target, first):
         target.mkdir(parents=True)
@@ -206,11 +272,10 @@ class Borg:
         os.makedirs(self.env["BORG_BASE_DIR"])
         measured(["borg", "init", "-e", "repokey-blake2", self.repo], env=self.env)
 
-    def backup(self, source):
+    def backup(self, source, read_again=False):
         self.n += 1
         chunker = ["--chunker-params", "fixed,1048576"] if source.is_file() else []
-        # Unchanged must mean read again for the image, as for the others.
-        cache = ["--files-cache", "disabled"] if source.is_file() else []
+        cache = ["--files-cache", "disabled"] if read_again else []
         done = measured(["borg", "create", "-C", "zstd,1", *chunker, *cache, f"{self.repo}::{self.n}", source.name], env=self.env, cwd=source.parent)
         return (*done[:3], str(self.n))
 
@@ -223,37 +288,56 @@ class Borg:
         return out
 
 
-def run_one(kind, work, binary, first, second, small):
+def run_one(kind, work, binary, first, second, changed):
     program = kind(work, binary)
     shutil.rmtree(program.repo, ignore_errors=True)
     # Every program sees the same path on both days.
-    source = work / "source" / ("tree" if small else "disk.img")
+    source = work / "source" / ("tree" if first.is_dir() else "disk.img")
     source.parent.mkdir(exist_ok=True)
 
     program.start()
     rows = {}
     peak = 0
+
+    def backup(row, **how):
+        nonlocal peak
+        settle(source)
+        cpu, wall, memory, out = program.backup(source, **how)
+        rows[row], peak = (cpu, wall), max(peak, memory)
+        return program.id_of(out)
+
     first.rename(source)
-    for label in ("first", "unchanged"):
-        cpu, wall, memory, out = program.backup(source)
-        rows[label], peak = (cpu, wall), max(peak, memory)
-        if label == "first":
-            checkpoint = program.id_of(out)
-            rows["stored"] = size_of(program.repo) / 1e6
-    source.rename(first)
+    try:
+        checkpoint = backup("first")
+        rows["stored"] = size_of(program.repo) / 1e6
+        backup("unchanged", read_again=source.is_file())
+        if changed:
+            program.keep()
+            empty = work / "changed-none.txt"
+            empty.write_text("")
+            backup("unchanged-list", changed=empty)
+            program.bring_back()
+    finally:
+        source.rename(first)
     second.rename(source)
-    cpu, wall, memory, _ = program.backup(source)
-    rows["second"], peak = (cpu, wall), max(peak, memory)
-    rows["added"] = size_of(program.repo) / 1e6 - rows["stored"]
-    source.rename(second)
+    try:
+        if changed:
+            backup("second-list", changed=changed)
+            program.bring_back()
+            program.drop_kept()
+        before = size_of(program.repo)
+        backup("second")
+        rows["added"] = (size_of(program.repo) - before) / 1e6
+    finally:
+        source.rename(second)
     target = work / "restored"
     shutil.rmtree(target, ignore_errors=True)
-    if target.is_file():
-        target.unlink()
+    target.unlink(missing_ok=True)
+    os.sync()
+    touch_memory()
     cpu, wall, memory, _ = program.restore(target, checkpoint)
-    rows["restore"], peak = (cpu, wall), max(peak, memory)
-    rows["peak"] = peak
-    if small:
+    rows["restore"], rows["peak"] = (cpu, wall), max(peak, memory)
+    if first.is_dir():
         restored = next(p for p in [*target.rglob(source.name), target] if p.is_dir())
         same = subprocess.run(["diff", "-rq", first, restored], stdout=subprocess.DEVNULL).returncode == 0
     else:
@@ -269,6 +353,61 @@ def run_one(kind, work, binary, first, second, small):
     return rows
 
 
+# Rows: name, title, target for CPU and wall, ours to the best peer.
+TIMES = [
+    ("first", "first backup", (0.8, 0.5)),
+    ("unchanged", "unchanged, read again", (0.3, 0.25)),
+    ("second", "second day", (0.5, 0.35)),
+    ("restore", "restore", (0.75, 0.6)),
+]
+SMALL_TIMES = [
+    ("first", "first backup", (1, 1)),
+    ("unchanged", "unchanged", (1, 1)),
+    ("second", "500 files changed", None),
+    ("restore", "restore", (1, 1)),
+]
+# Rows of ours alone, to our unchanged run.
+LISTED = [
+    ("unchanged-list", "unchanged, with a list of changed blocks", 0.1),
+    ("second-list", "second day, with a list of changed blocks", 0.1),
+]
+SIZES = [
+    ("stored", "stored after the first, MB", 1.06),
+    ("added", "added by the second day, MB", None),
+    ("peak", "peak memory, MiB", None),
+]
+
+
+def report(results, names, times):
+    def median(name, row, part=None):
+        return statistics.median(one[row] if part is None else one[row][part] for one in results[name])
+
+    runs = min(len(results[name]) for name in names)
+    compared = len(names) > 1 and names[0] == "karbor"
+    print(f"\nMedians of {runs} runs; CPU seconds / wall seconds. Restored bytes were equal in all.\n")
+    print("| | " + " | ".join(names) + " |" + (" ours to the best peer | target |" if compared else ""))
+    print("| --- " * (len(names) + 1 + 2 * compared) + "|")
+    for row, title, target in times:
+        cells = [f"{median(name, row, 0):.2f} / {median(name, row, 1):.2f}" for name in names]
+        if compared:
+            best = [min(median(name, row, part) for name in names[1:]) for part in (0, 1)]
+            cells.append(" / ".join(f"{median('karbor', row, part) / best[part]:.2f}" for part in (0, 1)))
+            cells.append(f"{target[0]} / {target[1]}" if target else "")
+        print(f"| {title} | " + " | ".join(cells) + " |")
+    for row, title, target in SIZES:
+        cells = [f"{median(name, row):.0f}" for name in names]
+        if compared:
+            cells.append(f"{median('karbor', row) / min(median(name, row) for name in names[1:]):.2f}")
+            cells.append(f"{target}" if target else "")
+        print(f"| {title} | " + " | ".join(cells) + " |")
+    if names[0] == "karbor" and all(LISTED[0][0] in one for one in results["karbor"]):
+        print("\n| karbor, with a list | CPU / wall | to the unchanged run, read | target |\n| --- | --- | --- | --- |")
+        for row, title, target in LISTED:
+            ours = [median("karbor", row, part) for part in (0, 1)]
+            ratios = [ours[part] / median("karbor", "unchanged", part) for part in (0, 1)]
+            print(f"| {title} | {ours[0]:.3f} / {ours[1]:.3f} | {ratios[0]:.2f} / {ratios[1]:.2f} | {target} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = os.environ.get("CARGO_TARGET_DIR", os.path.expanduser("~/.cache/karbor-target"))
@@ -277,6 +416,7 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", default="")
     parser.add_argument("--small-files", action="store_true")
+    parser.add_argument("--add", type=Path)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     kinds = [Karbor, Restic, Rustic, RusticFixed, Borg]
@@ -289,33 +429,25 @@ def main():
         if program != "karbor" and not shutil.which(program):
             print(f"{kind.name} is not installed and left out", file=sys.stderr)
             kinds.remove(kind)
-    make = make_small_files if arguments.small_files else make_images
-    first, second = make(arguments.work)
-    results = {kind.name: [] for kind in kinds}
+    if arguments.small_files:
+        first, second = make_small_files(arguments.work)
+        changed = None
+    else:
+        first, second = make_images(arguments.work)
+        changed = list_changes(arguments.work, first, second)
+    results = {}
+    if arguments.add and arguments.add.exists():
+        results = json.loads(arguments.add.read_text())
     for run in range(arguments.runs):
         for kind in kinds:
             print(f"run {run + 1}: {kind.name}", file=sys.stderr)
-            results[kind.name].append(run_one(kind, arguments.work, arguments.karbor, first, second, arguments.small_files))
-
-    def median(name, row, part=None):
-        values = [one[row] if part is None else one[row][part] for one in results[name]]
-        return statistics.median(values)
-
-    names = [kind.name for kind in kinds]
-    print(f"\nMedians of {arguments.runs} runs; CPU seconds / wall seconds. Restored bytes were equal in all.\n")
-    print("| | " + " | ".join(names) + " |" + (" ours to the best peer |" if len(names) > 1 else ""))
-    print("| --- " * (len(names) + 1 + (len(names) > 1)) + "|")
-    for row, title in (("first", "first backup"), ("unchanged", "unchanged"), ("second", "second day"), ("restore", "restore")):
-        cells = [f"{median(name, row, 0):.2f} / {median(name, row, 1):.2f}" for name in names]
-        if len(names) > 1 and names[0] == "karbor":
-            ratios = [median("karbor", row, part) / min(median(name, row, part) for name in names[1:]) for part in (0, 1)]
-            cells.append(f"{ratios[0]:.2f} / {ratios[1]:.2f}")
-        print(f"| {title} | " + " | ".join(cells) + " |")
-    for row, title in (("stored", "stored after the first, MB"), ("added", "added by the second day, MB"), ("peak", "peak memory, MiB")):
-        cells = [f"{median(name, row):.0f}" for name in names]
-        if len(names) > 1 and names[0] == "karbor":
-            cells.append(f"{median('karbor', row) / min(median(name, row) for name in names[1:]):.2f}")
-        print(f"| {title} | " + " | ".join(cells) + " |")
+            listed = changed if kind is Karbor else None
+            rows = run_one(kind, arguments.work, arguments.karbor, first, second, listed)
+            results.setdefault(kind.name, []).append(rows)
+            if arguments.add:
+                arguments.add.write_text(json.dumps(results))
+    names = [kind.name for kind in [Karbor, Restic, Rustic, RusticFixed, Borg] if kind.name in results]
+    report(results, names, SMALL_TIMES if arguments.small_files else TIMES)
 
 
 if __name__ == "__main__":

@@ -37,12 +37,17 @@ class Service:
         if crash_at:
             environment["KARBOR_CRASH_AT"] = crash_at
         with open(self.state / "karbor.log", "ab") as log:
+            words = [self.binary, "serve", "--state-dir", self.state, "--config", self.state / "karbor.toml", "--listen", "127.0.0.1:0"]
             self.process = subprocess.Popen(
-                [self.binary, "serve", "--state-dir", self.state, "--config", self.state / "karbor.toml", "--listen", "127.0.0.1:0"],
+                self.command(words),
                 stdout=log, stderr=log, env=environment, start_new_session=True)
         wait_for("the service to start", lambda: self.process.poll() is not None or self.healthy(), 180)
         if self.process.poll() is not None and not crash_at:
             raise Failed("the service did not start:\n" + self.log_tail())
+
+    def command(self, words):
+        """Returns what is run to start the service."""
+        return words
 
     def connection(self):
         return json.loads((self.state / "client.json").read_text())

@@ -26,6 +26,10 @@ sweep-delay-seconds = 0
 drain-seconds = 2
 """
 
+# Places that this application never passes: its plugins keep nothing outside the bank, so nothing of it is deleted by
+# steps, and one sweep frees all. That they are not passed is checked; the worker's own tests die at them.
+NOT_PASSED = ("delete.step_started", "delete.hook_done", "delete.step_recorded", "sweep.sweep_queued")
+
 
 def make_data(root):
     web = root / "web"
@@ -102,8 +106,9 @@ class Case:
             (self.data / "disk.img").rename(self.home / "disk.away")
         service.start(crash_at=self.point)
         operation = self.begin(checkpoint)
-        wait_for(f"the service to die at {self.point}", lambda: not service.is_running(), 60)
-        service.start()
+        if self.point not in NOT_PASSED:
+            wait_for(f"the service to die at {self.point}", lambda: not service.is_running(), 60)
+            service.start()
         if operation is None:
             operation = self.begin_again(checkpoint)
         ended = service.wait_operation(operation) if self.kind != "sweep" else None
@@ -111,6 +116,8 @@ class Case:
             (self.home / "disk.away").rename(self.data / "disk.img")
         self.check(ended, operation, checkpoint, fails)
         self.check_bank_is_empty()
+        if not service.is_running():
+            raise Failed("the service died once more")
         service.stop()
 
     def protect(self):

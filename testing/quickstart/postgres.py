@@ -31,6 +31,16 @@ class Postgres:
         entry = pwd.getpwnam(self.user)
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
+    def _check_reachable(self):
+        """The server's user must be able to walk to its directory, and the socket's path has a limit of the kernel."""
+        reached = subprocess.run(["test", "-w", self.sockets], **self._run_as()).returncode == 0
+        if not reached:
+            raise SystemExit(f"error: the user {self.user} cannot reach {self.home}, where its database is to be: name "
+                             "a directory that all may enter with KARBOR_QUICKSTART_DIR")
+        if len(os.fsencode(self.sockets / f".s.PGSQL.{self.port}")) > 107:
+            raise SystemExit(f"error: {self.home} is too long a path for a socket: name a shorter one with "
+                             "KARBOR_QUICKSTART_DIR")
+
     def start(self):
         """Makes the cluster when there is none, and starts it."""
         if not (self.data / "PG_VERSION").exists():
@@ -39,6 +49,7 @@ class Postgres:
                 directory.mkdir(parents=True, exist_ok=True)
                 if os.geteuid() == 0:
                     shutil.chown(directory, self.user, self.user)
+            self._check_reachable()
             self.data.chmod(0o700)
             subprocess.run(
                 [self.bin / "initdb", "-D", self.data, "-U", "karbor", "-A", "trust", "-E", "UTF8", "--locale=C"],

@@ -85,6 +85,9 @@ pub struct Skipped {
     pub step: usize,
     /// Why.
     pub reason: SkipReason,
+    /// The step was begun by a process that died, and nobody knows how far it came. It counts as failed and is to
+    /// be stored so: the next process must still know that there is something to let go.
+    pub interrupted: bool,
 }
 
 /// How many steps are in which state.
@@ -117,6 +120,8 @@ pub struct Schedule {
     doom: Vec<Option<SkipReason>>,
     /// For each resource whether its `prepare_begin` was ever handed out and not given back.
     begun: Vec<bool>,
+    /// For each resource whether its `prepare_begin` was begun by a process that died.
+    interrupted: Vec<bool>,
     skipped: Vec<Skipped>,
     counts: Counts,
     first_failure: Option<usize>,
@@ -158,6 +163,7 @@ impl Schedule {
             queues: Default::default(),
             doom: vec![None; flow.resources()],
             begun: vec![false; flow.resources()],
+            interrupted: vec![false; flow.resources()],
             skipped: Vec::new(),
             counts: Counts { total: states.len(), ..Counts::default() },
             first_failure: None,
@@ -170,6 +176,7 @@ impl Schedule {
             let state = &mut schedule.states[index];
             if step.hook == Hook::PrepareBegin && !matches!(state, StepState::Pending | StepState::Skipped) {
                 schedule.begun[step.resource] = true;
+                schedule.interrupted[step.resource] = *state == StepState::Running;
             }
             match state {
                 StepState::Pending | StepState::Running => {
@@ -204,8 +211,14 @@ impl Schedule {
     }
 
     /// Returns the state of a step; `None` when there is no such step.
+    ///
+    /// A `prepare_begin` that a process began and died over is running until its end is known, handed out again or
+    /// not: a schedule that is resumed from these states knows what is to be let go.
     pub fn state(&self, step: usize) -> Option<StepState> {
-        self.states.get(step).copied()
+        let state = *self.states.get(step)?;
+        let at = self.flow.steps()[step];
+        let interrupted = at.hook == Hook::PrepareBegin && self.interrupted[at.resource];
+        Some(if interrupted && state == StepState::Pending { StepState::Running } else { state })
     }
 
     /// Returns how many steps are in which state.
@@ -272,7 +285,7 @@ impl Schedule {
             }
             End::NotRun => {
                 if at.hook == Hook::PrepareBegin {
-                    self.begun[at.resource] = false;
+                    self.begun[at.resource] = self.interrupted[at.resource];
                 }
                 let reason = self.doom[at.resource].unwrap_or(SkipReason::NotRun);
                 // What comes after it in the same resource would lack it.
@@ -357,9 +370,16 @@ impl Schedule {
     }
 
     fn skip(&mut self, step: usize, reason: SkipReason) {
-        self.states[step] = StepState::Skipped;
-        self.counts.skipped += 1;
-        self.skipped.push(Skipped { step, reason });
+        let at = self.flow.steps()[step];
+        let interrupted = at.hook == Hook::PrepareBegin && self.interrupted[at.resource];
+        if interrupted {
+            self.states[step] = StepState::Failed;
+            self.counts.failed += 1;
+        } else {
+            self.states[step] = StepState::Skipped;
+            self.counts.skipped += 1;
+        }
+        self.skipped.push(Skipped { step, reason, interrupted });
     }
 
     /// Takes a node as over and collects those whose turn has come by that.

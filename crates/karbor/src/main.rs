@@ -3,6 +3,7 @@
 mod bank;
 mod client;
 mod db;
+mod identity;
 mod key;
 mod place;
 mod serve;
@@ -27,6 +28,8 @@ enum Command {
     Client(client::Command),
     /// Run the service
     Serve(serve::Options),
+    /// Say who may use a service that has the local identity
+    Identity(identity::Options),
     /// Work on a bank with only its key, without service and database
     #[command(subcommand)]
     Bank(bank::Command),
@@ -51,6 +54,10 @@ async fn main() -> ExitCode {
         Command::Serve(options) => {
             let state_dir = arguments.connection.state_dir.unwrap_or_else(client::default_state_dir);
             serve::run(&options, &state_dir).await
+        }
+        Command::Identity(options) => {
+            let state_dir = arguments.connection.state_dir.unwrap_or_else(client::default_state_dir);
+            identity::run(options, &state_dir, &client::Output::new(arguments.connection.output))
         }
         #[cfg(feature = "failpoints")]
         Command::CrashPoints => {

@@ -217,7 +217,7 @@ impl LivingCommits {
         let buried = self.tombstones(committed.last()).await?;
         match &mut self.gone {
             Some(gone) => gone.refresh(place).await?,
-            gone @ None => *gone = Some(Gone::read(place).await?),
+            gone @ None => *gone = Some(Gone::read_for_readers(place).await?),
         }
         let gone = self.gone.get_or_insert_default();
         let last = committed.last().copied();
@@ -289,7 +289,7 @@ pub(crate) async fn is_dead(place: &Place, session: &SessionId) -> Result<bool> 
     if has_tombstone(place, session).await? {
         return Ok(true);
     }
-    Ok(kept(Rule::GoneEndsSessions) && Gone::read(place).await?.end(session).is_some())
+    Ok(kept(Rule::GoneEndsSessions) && Gone::read_for_readers(place).await?.end(session).is_some())
 }
 
 pub(crate) async fn has_tombstone(place: &Place, session: &SessionId) -> Result<bool> {

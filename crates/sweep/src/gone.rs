@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use karbor_bank::Key;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::doomed::{Found, ListKind, Names, read_list};
 use crate::io::{self, Listing, SETTLE_TRIES};
@@ -35,6 +36,8 @@ pub struct Gone {
     folded_through: Option<SweepEpoch>,
     /// The objects below `folded/` that were read.
     folded: BTreeSet<Key>,
+    /// Lists that are damaged are passed over.
+    lenient: bool,
 }
 
 /// One object below `folded/`.
@@ -61,16 +64,32 @@ impl Gone {
         Ok(gone)
     }
 
+    /// Reads all of it but what is damaged: for who only reads commits.
+    ///
+    /// What is missing from it makes a commit that is gone look alive. Reading that finds its chunks or does not; it
+    /// frees nothing and refers to nothing. So a damaged list costs nobody his restore, while sweepers and writers,
+    /// who would do harm, stop at it ([`Gone::read`]).
+    pub(crate) async fn read_for_readers(place: &Place) -> Result<Self> {
+        let mut gone = Self { lenient: true, ..Self::default() };
+        gone.read_folded(place).await?;
+        gone.refresh(place).await?;
+        Ok(gone)
+    }
+
     /// Reads what came since it was last read.
     ///
     /// # Errors
     /// What the bank says.
     pub async fn refresh(&mut self, place: &Place) -> Result<()> {
         for _ in 0..SETTLE_TRIES {
-            if self.read_finals(place).await? {
-                return Ok(());
-            }
+            let Some(epoch) = self.read_finals(place).await? else { return Ok(()) };
+            // Pages are removed after what they say was folded, so that is listed now; or they are lost.
             self.read_folded(place).await?;
+            if self.through < Some(epoch) {
+                let source = "it or a page of it is missing".into();
+                self.pass_over(Error::Damaged { key: place.final_key(epoch), source })?;
+                self.through = Some(epoch);
+            }
         }
         Err(Error::Unsettled { doing: DOING })
     }
@@ -129,10 +148,21 @@ impl Gone {
         }
     }
 
-    /// Reads the final lists that were not read. Returns whether all of them were there as a whole.
+    /// Returns the error, unless it is damage that is to be passed over.
+    fn pass_over(&self, error: Error) -> Result<()> {
+        match error {
+            Error::Damaged { key, source } if self.lenient => {
+                warn!(object.key = %key, error = %source, "What {key} names as gone is not known, since it is damaged");
+                Ok(())
+            }
+            error => Err(error),
+        }
+    }
+
+    /// Reads the final lists that were not read. Returns the first that was not there as a whole.
     ///
     /// Epochs are sequential, so the final list of an epoch stands before that of the next.
-    async fn read_finals(&mut self, place: &Place) -> Result<bool> {
+    async fn read_finals(&mut self, place: &Place) -> Result<Option<SweepEpoch>> {
         let after = self.through.map(|epoch| place.final_key(epoch));
         let mut listing = Listing::of(place, Area::Final, DOING).after(after);
         while let Some(page) = listing.next().await? {
@@ -140,14 +170,15 @@ impl Gone {
                 let Some(epoch) = io::name_of(place, Area::Final, &meta.key) else {
                     continue;
                 };
-                let Found::List(doomed) = read_list(place, ListKind::Final, epoch).await? else {
-                    return Ok(false);
-                };
-                self.absorb(&doomed);
+                match read_list(place, ListKind::Final, epoch).await {
+                    Ok(Found::List(doomed)) => self.absorb(&doomed),
+                    Ok(Found::Absent | Found::Folded) => return Ok(Some(epoch)),
+                    Err(error) => self.pass_over(error)?,
+                }
                 self.through = self.through.max(Some(epoch));
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     async fn read_folded(&mut self, place: &Place) -> Result<()> {
@@ -159,11 +190,15 @@ impl Gone {
                 let Some(bytes) = io::find(place, &meta.key, DOING).await? else {
                     continue 'again;
                 };
-                let folded: Folded = from_json(&meta.key, &bytes)?;
-                let mut doomed = Doomed::default();
-                folded.names.add_to(&mut doomed);
-                self.absorb(&doomed);
-                self.folded_through = self.folded_through.max(folded.through);
+                match from_json::<Folded>(&meta.key, &bytes) {
+                    Ok(folded) => {
+                        let mut doomed = Doomed::default();
+                        folded.names.add_to(&mut doomed);
+                        self.absorb(&doomed);
+                        self.folded_through = self.folded_through.max(folded.through);
+                    }
+                    Err(error) => self.pass_over(error)?,
+                }
                 self.folded.insert(meta.key);
             }
             self.through = self.through.max(self.folded_through);

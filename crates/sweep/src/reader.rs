@@ -69,7 +69,10 @@ pub(crate) async fn begin(place: &Place, id: &SessionId, record: &SessionRecord)
         }
     }
     // What is gone is read after the tombstones were looked for.
-    let gone = Gone::read(place).await?;
+    let gone = match record.kind {
+        Kind::Reader => Gone::read_for_readers(place).await?,
+        Kind::Writer | Kind::Rewrite => Gone::read(place).await?,
+    };
     pins.retain(|pin| gone.end(pin).is_none());
     let mut granted = Vec::new();
     for pin in pins {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use karbor_bank::Key;
+use futures::executor::block_on;
+use karbor_bank::{Key, MemoryBank, PutMode};
 use karbor_types::Epoch;
 use uuid::Uuid;
 
@@ -11,8 +12,8 @@ use crate::doomed::{Found, ListKind, Names, put_list, read_list};
 use crate::model::{Fate, ModelBank, Trouble};
 use crate::record::from_json;
 use crate::{
-    Doomed, End, Error, Kind, Marker, ObjectHash, PackName, PackSet, Place, ReaderSession, SessionId,
-    SessionRecord, Standing, SweepEpoch,
+    Area, Doomed, End, Error, Gone, Kind, Marker, ObjectHash, PackName, PackSet, Place, ReaderSession,
+    SessionId, SessionRecord, Standing, SweepEpoch,
 };
 
 fn place(bank: &ModelBank) -> Place {
@@ -130,6 +131,90 @@ fn pieces_hold_every_name_once() {
         }
         assert_eq!(back, doomed);
         assert_eq!(pieces, usize::try_from(packs + sessions).unwrap().div_ceil(size).max(1));
+    }
+}
+
+#[test]
+fn a_list_that_is_damaged_stops_who_could_do_harm_and_nobody_who_reads() {
+    #[derive(Debug, Clone, Copy)]
+    enum Damage {
+        Missing,
+        Cut,
+        Flipped,
+        Swapped,
+    }
+    let stored = |bank: &MemoryBank, key: &Key| {
+        let found = bank.contents().into_iter().find(|(there, _)| there == key);
+        found.map(|(_, bytes)| bytes.to_vec())
+    };
+    let world = || {
+        let bank = MemoryBank::new();
+        let place = Place::new(Arc::new(bank.clone()), "acct").unwrap();
+        for epoch in [1, 2] {
+            let mut doomed = Doomed::default();
+            doomed.packs.extend((1..6).map(|n| pack(u128::from(epoch) * 10 + n, 1)));
+            block_on(put_list(&place, ListKind::Final, SweepEpoch(epoch), doomed)).unwrap();
+        }
+        (bank, place)
+    };
+    let folded = || {
+        let (bank, place) = world();
+        let done = Bytes::from_static(br#"{"format":1}"#);
+        block_on(place.bank().put(&place.done_key(SweepEpoch(1)), vec![done], PutMode::Create)).unwrap();
+        block_on(crate::fold(&place, Uuid::from_u128(1))).unwrap();
+        (bank, place)
+    };
+    let (bank, place) = world();
+    let mut keys: Vec<(Key, bool)> = bank.contents().into_iter().map(|(key, _)| (key, false)).collect();
+    let area = place.area(Area::Folded);
+    let (bank, _) = folded();
+    let contents = bank.contents().into_iter().map(|(key, _)| key);
+    keys.extend(contents.filter(|key| key.as_str().starts_with(area.as_str())).map(|key| (key, true)));
+    assert!(keys.len() > 8, "heads, pages and what is folded: {keys:?}");
+    for (key, is_folded) in &keys {
+        for how in [Damage::Missing, Damage::Cut, Damage::Flipped, Damage::Swapped] {
+            let is_head = place.below(Area::Final, key).is_some();
+            if matches!(how, Damage::Missing) && (is_head || *is_folded) {
+                // Nothing tells that there was one: the packs are deleted, and what is missing is told by its chunks.
+                continue;
+            }
+            let (bank, place) = if *is_folded { folded() } else { world() };
+            let case = format!("{key} {how:?}");
+            let mut bytes = stored(&bank, key).expect("it stands");
+            match how {
+                Damage::Missing => bytes.clear(),
+                Damage::Cut => bytes.truncate(bytes.len() / 2),
+                Damage::Flipped => bytes[0] ^= 0x20,
+                Damage::Swapped => {
+                    let other = keys
+                        .iter()
+                        .map(|(key, _)| key)
+                        .find(|other| *other != key && place.below(Area::Final, other).is_some() == is_head);
+                    let other = other.expect("there are two").clone();
+                    bytes = stored(&bank, &other).unwrap_or_else(|| b"[]".to_vec());
+                }
+            }
+            if matches!(how, Damage::Missing) {
+                block_on(place.bank().delete(key)).unwrap();
+            } else {
+                block_on(place.bank().put(key, vec![bytes.into()], PutMode::Overwrite)).unwrap();
+            }
+            let told = block_on(Gone::read(&place));
+            let lenient = block_on(Gone::read_for_readers(&place)).unwrap();
+            match told {
+                Err(Error::Damaged { key: named, .. }) => {
+                    // A page that is missing is told by its head, which is what says that there is one.
+                    let head = matches!(how, Damage::Missing) && place.below(Area::Final, &named).is_some();
+                    assert!(named == *key || head, "{case}: {named} is named");
+                }
+                Err(other) => panic!("{case}: {other:?}"),
+                Ok(gone) => panic!("{case}: nobody noticed: {gone:?}"),
+            }
+            // What the other list names is known all the same.
+            let known = |epoch: u128| (1..6).filter(|n| lenient.contains(&pack(epoch * 10 + n, 1))).count();
+            assert_eq!(known(1).max(known(2)), 5, "{case}");
+            assert!(*is_folded || known(1).min(known(2)) == 0, "{case}");
+        }
     }
 }
 

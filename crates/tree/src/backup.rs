@@ -262,10 +262,11 @@ impl Driver {
     async fn read_large(&mut self, item: Item) -> Result<()> {
         let opened = self.root.open_file(&item.entry.path).and_then(|file| {
             let metadata = file.metadata()?;
+            let remembered = read::remembered(&metadata);
             let extents = if item.holes { read::extents(&file, metadata.len())? } else { Vec::new() };
-            Ok((file, metadata, extents))
+            Ok((file, metadata, remembered, extents))
         });
-        let (file, metadata, extents) = match opened {
+        let (file, metadata, remembered, extents) = match opened {
             Ok(opened) => opened,
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
                 self.report.find(
@@ -279,7 +280,7 @@ impl Driver {
         let content = Content { size_bytes: metadata.len(), extents, ..Content::default() };
         let stamp = read::stamp(&metadata);
         let windows = windows(&content);
-        let outcome = Arc::new(Mutex::new(Outcome { content, stamp: Some(stamp), failed: None }));
+        let outcome = Arc::new(Mutex::new(Outcome { content, stamp: Some(remembered), failed: None }));
         let file = Arc::new(file);
         let (first, count) = (self.next_tag, windows.len());
         for (index, window) in windows.into_iter().enumerate() {

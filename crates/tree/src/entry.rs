@@ -32,7 +32,8 @@ pub struct Entry {
     pub modified: Stamp,
     /// When its inode last changed. Not restored: it tells whether a file must be read again.
     pub changed: Stamp,
-    /// Its inode's number. Not restored, as above.
+    /// Its inode's number; 0 when the file was changed so shortly before it was read that a further change would not
+    /// show in its times. Not restored, as above.
     pub inode: u64,
     /// Extended attributes, sorted by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,

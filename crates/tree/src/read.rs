@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -54,6 +55,7 @@ fn read_file(root: &Root, path: &[u8], holes: bool, out: &mut Vec<u8>) -> Outcom
 fn try_read(root: &Root, path: &[u8], holes: bool, out: &mut Vec<u8>) -> io::Result<Outcome> {
     let file = root.open_file(path)?;
     let before = file.metadata()?;
+    let remembered = remembered(&before);
     if !before.is_file() {
         return Err(io::Error::other("it is no longer a regular file"));
     }
@@ -65,7 +67,7 @@ fn try_read(root: &Root, path: &[u8], holes: bool, out: &mut Vec<u8>) -> io::Res
     }
     let after = file.metadata()?;
     let torn = short || stamp(&before) != stamp(&after) || before.len() != after.len();
-    Ok(Outcome { content: Content { torn, ..content }, stamp: Some(stamp(&before)), failed: None })
+    Ok(Outcome { content: Content { torn, ..content }, stamp: Some(remembered), failed: None })
 }
 
 /// Appends a part of a file; what is missing because the file was cut is zeros. Returns whether all was there.
@@ -90,6 +92,25 @@ pub(crate) fn stamp(metadata: &std::fs::Metadata) -> (Stamp, Stamp, u64) {
     let modified = Stamp { seconds: metadata.mtime(), nanos: nanos(metadata.mtime_nsec()) };
     let changed = Stamp { seconds: metadata.ctime(), nanos: nanos(metadata.ctime_nsec()) };
     (modified, changed, metadata.ino())
+}
+
+/// Within this time of a change, a further one may bear the same time: clocks of file systems tick, at the least a
+/// hundred times a second.
+const TICK: Duration = Duration::from_millis(20);
+/// The same for file systems that keep whole seconds, or every other.
+const COARSE_TICK: Duration = Duration::from_secs(2);
+
+/// Returns what tells a later backup whether the file was touched since, to be asked right after `metadata` was.
+///
+/// A file that was changed only just now may be changed again without its times telling. It is remembered without its
+/// inode, which is like no other, so that the next backup reads it whatever its times are.
+pub(crate) fn remembered(metadata: &std::fs::Metadata) -> (Stamp, Stamp, u64) {
+    let (modified, changed, inode) = stamp(metadata);
+    let tick = if changed.nanos == 0 { COARSE_TICK } else { TICK };
+    let at = u64::try_from(changed.seconds).map(|seconds| Duration::new(seconds, changed.nanos));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let settled = at.is_ok_and(|at| now.is_ok_and(|now| now.abs_diff(at) > tick));
+    (modified, changed, if settled { inode } else { 0 })
 }
 
 /// Puts what was seen while reading into the entry.

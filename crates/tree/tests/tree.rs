@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use karbor_bank::{Bank, MemoryBank};
 use karbor_tree::{BackupOptions, Error, Overwrite, RestoreOptions, TreeReport};
@@ -61,6 +62,24 @@ impl World {
 
 fn options() -> RestoreOptions {
     RestoreOptions { owners: rustix::process::geteuid().is_root(), ..RestoreOptions::default() }
+}
+
+/// Waits until the files below a directory are so old that a further change would show in their times.
+fn let_settle(root: &Path) {
+    let changed = |path: &Path| {
+        let metadata = path.symlink_metadata().expect("is there");
+        let at = (metadata.ctime().try_into(), metadata.ctime_nsec().try_into());
+        SystemTime::UNIX_EPOCH + Duration::new(at.0.expect("after 1970"), at.1.expect("below a second"))
+    };
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        while changed(&path).elapsed().unwrap_or_default() < Duration::from_millis(40) {
+            std::thread::yield_now();
+        }
+        if path.symlink_metadata().expect("is there").is_dir() {
+            todo.extend(path.read_dir().expect("a list").map(|name| name.expect("a name").path()));
+        }
+    }
 }
 
 /// Describes everything below a directory that must come back.
@@ -154,6 +173,7 @@ async fn an_unchanged_tree_is_not_read_again_and_a_changed_file_is() {
     let (world, home) = (World::new().await, tempfile::tempdir().expect("a directory"));
     let (root, target) = (home.path().join("root"), home.path().join("target"));
     sample(&root);
+    let_settle(&root);
     let (first, _, _) = world.backup(&root, None).await;
     let (second, report, stats) = world.backup(&root, Some(first)).await;
     assert_eq!(report.unchanged_files, 6, "all that have bytes");
@@ -256,5 +276,25 @@ proptest! {
             karbor_tree::restore(&world.read(second).await, &world.key, &target, &options()).await.expect("restores");
             assert_eq!(describe(&target), describe(&root));
         });
+    }
+}
+
+#[tokio::test]
+async fn a_change_in_the_tick_of_the_backup_is_not_taken_for_unchanged() {
+    let (world, directory) = (World::new().await, tempfile::tempdir().expect("a directory"));
+    let path = directory.path().join("file");
+    let mut base = None;
+    for round in 0..40_u8 {
+        // The same size every time, and often the same times.
+        std::fs::write(&path, [round; 100]).expect("written");
+        let (id, _, _) = world.backup(directory.path(), base).await;
+        base = Some(id);
+        std::fs::write(&path, [round + 100; 100]).expect("written");
+        let (id, _, _) = world.backup(directory.path(), base).await;
+        let target = tempfile::tempdir().expect("a directory");
+        let to = target.path().join("restored");
+        karbor_tree::restore(&world.read(id).await, &world.key, &to, &options()).await.expect("restores");
+        assert_eq!(std::fs::read(to.join("file")).expect("reads"), [round + 100; 100], "round {round}");
+        base = Some(id);
     }
 }

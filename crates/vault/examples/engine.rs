@@ -1,7 +1,8 @@
 //! Runs the engine by itself, for measuring and profiling it.
 //!
 //! `engine make IMAGE GIB` · `engine backup BANK IMAGE N [BASE]` · `engine restore BANK N TARGET` ·
-//! `engine scrub BANK` · `engine sweep BANK` · `engine verify BANK N`
+//! `engine many BANK N CHUNKS` · `engine delete BANK N` · `engine scrub BANK` · `engine sweep BANK` ·
+//! `engine stats BANK` · `engine verify BANK N`
 
 use std::io::Write;
 use std::path::Path;
@@ -70,12 +71,28 @@ async fn run(arguments: &[&str]) -> anyhow::Result<String> {
             writer.commit(checkpoint, Instant::from_micros(0), serde_json::Value::Null).await?;
             Ok(format!("{:?}", writer.stats()))
         }
+        ["many", bank, n, chunks] => {
+            let account = open(bank).await?;
+            let session = SessionId::new(Uuid::from_u128(id(n)?), Epoch(1));
+            let writer = account.begin(&session, &BeginOptions::default()).await?;
+            let source = Arc::new(Many { chunks: chunks.parse()?, salt: n.parse()? });
+            let options = BlockOptions { chunk_bytes: Some(MANY_CHUNK), ..BlockOptions::default() };
+            writer.resource(&key).put_blocks("data", source, &options).await?;
+            let checkpoint = CheckpointId(session.operation);
+            writer.commit(checkpoint, Instant::from_micros(0), serde_json::Value::Null).await?;
+            Ok(format!("{:?}", writer.stats()))
+        }
+        ["delete", bank, n] => {
+            Ok(format!("{}", open(bank).await?.delete(CheckpointId(Uuid::from_u128(id(n)?))).await?))
+        }
+        ["stats", bank] => Ok(format!("{:?}", open(bank).await?.stats().await?)),
         ["restore", bank, n, target] => {
             let account = open(bank).await?;
             let reader = account.read(CheckpointId(Uuid::from_u128(id(n)?))).await?;
             let stream = reader.open_stream(&key, "data").await?;
-            let report =
-                stream.copy_to(Arc::new(FileTarget::create(target)?), &CopyOptions::default()).await?;
+            let target = FileTarget::create(target)?;
+            let target = if std::env::var_os("ENGINE_SYNC").is_some() { target } else { target.unsynced() };
+            let report = stream.copy_to(Arc::new(target), &CopyOptions::default()).await?;
             reader.close().await?;
             Ok(format!("{report:?}"))
         }
@@ -102,6 +119,31 @@ async fn run(arguments: &[&str]) -> anyhow::Result<String> {
         _ => bail!(
             "make IMAGE GIB | backup BANK IMAGE N [BASE [CHANGED]] | restore BANK N TARGET | verify BANK N | sweep BANK | scrub BANK"
         ),
+    }
+}
+
+const MANY_CHUNK: u32 = 64 << 10;
+
+/// Very many different chunks that take next to no room: for sizes of the index.
+struct Many {
+    chunks: u64,
+    salt: u64,
+}
+
+impl karbor_vault::BlockSource for Many {
+    fn size_bytes(&self) -> u64 {
+        self.chunks * u64::from(MANY_CHUNK)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        buf.fill(0);
+        buf[..8].copy_from_slice(&(offset + 1).to_le_bytes());
+        buf[8..16].copy_from_slice(&self.salt.to_le_bytes());
+        Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> std::io::Result<Option<std::ops::Range<u64>>> {
+        Ok((offset < self.size_bytes()).then(|| offset..self.size_bytes()))
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use karbor_bank::Bank;
 use karbor_chunk::{AccountKey, Entropy, MasterKey, Namer, SystemEntropy};
 use karbor_sweep::{LivingCommits, Place, SessionId};
@@ -26,6 +27,9 @@ const BESIDE_PACKS_BYTES: u64 = 32 << 20;
 const LEAST_PACK_BYTES: u64 = 1 << 20;
 /// What trailing indexes may add to a pack before its buffer must grow.
 const PACK_SLACK_BYTES: u64 = 2 << 20;
+
+/// How many commit records are read at once.
+const RECORDS_AT_ONCE: usize = 8;
 
 /// How an account is used by this process.
 #[derive(Clone)]
@@ -249,12 +253,9 @@ impl Account {
     /// [`Account::list_checkpoints`] to pass over it.
     pub async fn checkpoints(&self) -> Result<Vec<CheckpointInfo>> {
         let sessions = karbor_sweep::living_commits(&self.shared.place).await.map_err(Error::protocol)?;
-        let mut all = Vec::with_capacity(sessions.len());
-        for session in sessions {
-            if let Some(info) = self.info(&session).await? {
-                all.push(info);
-            }
-        }
+        let read = futures::stream::iter(sessions).map(|session| async move { self.info(&session).await });
+        let all: Vec<Option<CheckpointInfo>> = read.buffered(RECORDS_AT_ONCE).boxed().try_collect().await?;
+        let mut all: Vec<CheckpointInfo> = all.into_iter().flatten().collect();
         all.sort_by_key(|info| (info.created_at, info.id));
         Ok(all)
     }

@@ -187,7 +187,7 @@ async fn answer_sweeps(session: Weak<Session>, every: std::time::Duration, stop:
             () = tokio::time::sleep(every) => {}
         }
         let Some(session) = session.upgrade() else { return };
-        match session.check_sweeps().await {
+        match session.look_around().await {
             Ok(()) => {}
             Err(error @ Error::Fenced { .. }) => {
                 let _ = session.store.packer().fail(error);
@@ -206,9 +206,23 @@ impl Session {
         self.answer().await
     }
 
+    /// Answers sweeps, and finds out whether it is in vain to go on.
+    async fn look_around(self: &Arc<Self>) -> Result<()> {
+        self.check_sweeps().await?;
+        if self.protocol.is_fenced().await.map_err(Error::protocol)? {
+            return Err(Error::Fenced { session: self.id.to_string() });
+        }
+        Ok(())
+    }
+
     async fn answer(self: &Arc<Self>) -> Result<()> {
         let mut again = Again { session: self };
-        self.protocol.before_commit(&mut again).await.map_err(Error::protocol)
+        let Err(error) = self.protocol.before_commit(&mut again).await else { return Ok(()) };
+        // Nobody waits for a session that was fenced, so what it leans on may be gone: that is no damage.
+        if self.protocol.is_fenced().await.map_err(Error::protocol)? {
+            return Err(Error::Fenced { session: self.id.to_string() });
+        }
+        Err(Error::protocol(error))
     }
 
     /// Returns the stream of the same resource and name in the base.

@@ -5,6 +5,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 
@@ -49,7 +50,13 @@ pub struct FileSource {
     path: PathBuf,
     size_bytes: u64,
     seen: Seen,
+    /// It was being written to when reading began, so that its times cannot tell whether that went on.
+    unsettled: bool,
 }
+
+/// Within this time of a change, a further one may bear the same time: clocks of file systems tick, at the least a
+/// hundred times a second.
+const TICK: Duration = Duration::from_millis(20);
 
 /// What changes when a regular file is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +77,30 @@ impl Seen {
             changed: (meta.ctime(), meta.ctime_nsec()),
         })
     }
+
+    /// Looks at a file, and waits for a tick if it was changed within the present one: from then on every change
+    /// shows. Returns whether it was changed again meanwhile.
+    fn settled(file: &File) -> io::Result<(Self, bool)> {
+        let first = Self::of(file)?;
+        if !first.is_file || !first.is_fresh() {
+            return Ok((first, false));
+        }
+        std::thread::sleep(TICK);
+        let second = Self::of(file)?;
+        Ok((second, second.is_fresh()))
+    }
+
+    fn is_fresh(&self) -> bool {
+        let (seconds, nanos) = self.changed;
+        let (Ok(seconds), Ok(nanos)) = (u64::try_from(seconds), u32::try_from(nanos)) else { return false };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.is_ok_and(|now| now.abs_diff(Duration::new(seconds, nanos)) < TICK)
+    }
 }
 
 impl FileSource {
-    /// Opens a regular file or a block device for reading.
+    /// Opens a regular file or a block device for reading. Waits up to 20 ms if the file was changed just now, so that
+    /// [`BlockSource::changed`] notices every further change.
     ///
     /// # Errors
     /// When it cannot be opened, or is neither.
@@ -87,7 +114,7 @@ impl FileSource {
     /// # Errors
     /// When it is neither a regular file nor a block device.
     pub fn from_file(file: File, path: impl Into<PathBuf>) -> io::Result<Self> {
-        let seen = Seen::of(&file)?;
+        let (seen, unsettled) = Seen::settled(&file)?;
         let kind = file.metadata()?.file_type();
         let size_bytes = if kind.is_file() {
             seen.size
@@ -98,7 +125,7 @@ impl FileSource {
         };
         // Only advice: what it does not do for us, reading does.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        Ok(Self { file, path: path.into(), size_bytes, seen })
+        Ok(Self { file, path: path.into(), size_bytes, seen, unsettled })
     }
 }
 
@@ -142,7 +169,7 @@ impl BlockSource for FileSource {
         let now = Seen::of(&self.file)?;
         let how = if now.size != self.seen.size {
             format!("its size went from {} to {} bytes", self.seen.size, now.size)
-        } else if now.modified != self.seen.modified {
+        } else if now.modified != self.seen.modified || self.unsettled {
             "it was written to".to_owned()
         } else if now.changed != self.seen.changed {
             "its inode was changed".to_owned()
@@ -154,5 +181,23 @@ impl BlockSource for FileSource {
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_in_the_tick_of_the_opening_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        for round in 0..50_u8 {
+            std::fs::write(&path, [round; 100]).unwrap();
+            let source = FileSource::open(&path).unwrap();
+            assert_eq!(source.changed().unwrap(), None, "round {round}");
+            std::fs::write(&path, [round + 1; 100]).unwrap();
+            assert_eq!(source.changed().unwrap().as_deref(), Some("it was written to"), "round {round}");
+        }
     }
 }

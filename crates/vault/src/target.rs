@@ -54,6 +54,8 @@ pub struct FileTarget {
     is_empty: bool,
     /// File systems let one thread write a file at a time. Who waits here sleeps; in the kernel it would spin.
     writing: Mutex<()>,
+    /// Whether `sync` waits for the disk.
+    syncs: bool,
 }
 
 impl FileTarget {
@@ -83,7 +85,16 @@ impl FileTarget {
         }
         let is_file = kind.is_file();
         let writing = Mutex::new(());
-        Ok(Self { file, path: path.to_owned(), is_file, is_empty: is_file && emptied, writing })
+        let is_empty = is_file && emptied;
+        Ok(Self { file, path: path.to_owned(), is_file, is_empty, writing, syncs: true })
+    }
+
+    /// Leaves it to the system when what is written reaches the disk, as copying programs do: a restore is done when
+    /// everything is written, and one that the machine's crash overtakes has to be done again.
+    #[must_use]
+    pub fn unsynced(mut self) -> Self {
+        self.syncs = false;
+        self
     }
 
     fn write_zeros(&self, range: Range<u64>) -> io::Result<()> {
@@ -129,7 +140,7 @@ impl BlockTarget for FileTarget {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+        if self.syncs { self.file.sync_all() } else { Ok(()) }
     }
 
     fn name(&self) -> String {

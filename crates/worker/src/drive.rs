@@ -444,12 +444,13 @@ impl Drive {
             if skipped.reason != SkipReason::Own {
                 member.skipped.get_or_insert_with(|| reason.clone());
             }
-            let end = StepEnd {
-                state: StepState::Skipped,
-                outcome: serde_json::Value::Null,
-                reason: Some(reason),
-                progress: None,
+            let (state, reason) = if skipped.interrupted {
+                (StepState::Failed, format!("it was interrupted, and not begun again: {reason}"))
+            } else {
+                (StepState::Skipped, reason)
             };
+            let end =
+                StepEnd { state, outcome: serde_json::Value::Null, reason: Some(reason), progress: None };
             self.pending.notes.push(StepChange::Finished { ordinal: ordinal(skipped.step), end });
         }
     }

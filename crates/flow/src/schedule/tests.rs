@@ -129,6 +129,8 @@ fn run(world: &World) {
     let mut schedule = Schedule::new(flow);
     let mut running: Vec<usize> = Vec::new();
     let mut begun: BTreeSet<usize> = BTreeSet::new();
+    // What was begun in lives that are over.
+    let mut begun_before: BTreeSet<usize> = BTreeSet::new();
     let mut cleaned: BTreeSet<usize> = BTreeSet::new();
     let mut done: BTreeSet<usize> = BTreeSet::new();
     let mut rolls = 0;
@@ -181,6 +183,7 @@ fn run(world: &World) {
                     schedule.cancel();
                 }
                 running.clear();
+                begun_before.clone_from(&begun);
             }
             16..=19 if world.failures => schedule.cancel(),
             dice => {
@@ -193,8 +196,10 @@ fn run(world: &World) {
                 if end == End::Done {
                     done.insert(step);
                 }
-                if end == End::NotRun && steps[step].hook == Hook::PrepareBegin {
-                    begun.remove(&steps[step].resource);
+                let at = steps[step];
+                if end == End::NotRun && at.hook == Hook::PrepareBegin && !begun_before.contains(&at.resource)
+                {
+                    begun.remove(&at.resource);
                 }
                 schedule.finished(step, end).expect("it was running");
             }

@@ -277,7 +277,7 @@ async fn open(bank: &Arc<MemoryBank>) -> Verdict<Account> {
 }
 
 /// Merges a hook's state into that of the hooks before, and takes it through text, as a database does.
-fn merged(before: &Value, new: &Value) -> Value {
+pub(super) fn merged(before: &Value, new: &Value) -> Value {
     let merged = match (before, new) {
         (Value::Object(before), Value::Object(new)) => {
             let mut all = before.clone();

@@ -8,7 +8,7 @@ use karbor_bank::{Bank, Key};
 use karbor_types::{Hook, OperationKind, Parameters, Resource};
 use serde_json::{Map, Value, json};
 
-use crate::conformance::bench::{Bench, Operation, Verdict, call_after, drop_after};
+use crate::conformance::bench::{Bench, Operation, Verdict, call_after, drop_after, merged};
 use crate::conformance::kind;
 use crate::schema::Schema;
 use crate::{Error, ErrorKind, Page, Severity, TaskVault};
@@ -127,24 +127,20 @@ pub(super) async fn strangers(bench: &Bench<'_>) -> Verdict {
 
 async fn refuse_protect(bench: &Bench<'_>, operation: &Operation, resource: Resource) -> Verdict {
     let writer = bench.writer(operation).await?;
-    let mut task = bench.task(operation, &Value::Null, TaskVault::Write(writer.resource(&resource.key)));
-    task.resource = resource;
-    let mut refused = false;
+    let vault = TaskVault::Write(writer.resource(&resource.key));
+    let mut state = Value::Null;
     for &hook in Hook::ALL {
+        let mut task = bench.task(operation, &state, vault.clone());
+        task.resource = resource.clone();
         match bench.fixture.protection().run(hook, &task).await {
-            Ok(_) => {}
-            Err(err) if err.kind() == ErrorKind::NotFound => {
-                well_formed(&err)?;
-                refused = true;
-            }
+            Ok(outcome) => state = merged(&state, &outcome.state),
+            Err(err) if err.kind() == ErrorKind::NotFound => return well_formed(&err),
             Err(err) => return Err(format!("{hook} of a resource that is not there failed with {err:?}")),
         }
     }
-    let needs_refusal = bench.fixture.stores_data();
-    if needs_refusal && !refused {
-        Err("a resource that is not there was protected".to_owned())
-    } else {
-        Ok(())
+    match bench.fixture.stores_data() {
+        true => Err("a resource that is not there was protected".to_owned()),
+        false => Ok(()),
     }
 }
 
@@ -183,12 +179,48 @@ pub(super) async fn dropped_protect(bench: &Bench<'_>) -> Verdict {
     Ok(())
 }
 
+pub(super) async fn dropped_restore(bench: &Bench<'_>) -> Verdict {
+    for waits in WAITS {
+        bench.fixture.reset().await;
+        let protected = bench.protect().await?;
+        bench.fixture.lose().await;
+        let operation = bench.restoring(&protected)?;
+        let vault = TaskVault::Read(bench.reader(protected.checkpoint).await?);
+        let ended = drop_after(waits, bench.hooks(&operation, &vault, 1)).await.is_some();
+        let again = bench.restore_as(&operation, 1).await;
+        again.map_err(|reason| format!("dropped after {waits} waits: {reason}"))?;
+        if ended {
+            break;
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn abandoned_protect(bench: &Bench<'_>) -> Verdict {
     let before = bench.fixture.fingerprint().await;
     for waits in WAITS {
         let operation = bench.protecting()?;
         let writer = bench.writer(&operation).await?;
         let vault = TaskVault::Write(writer.resource(&bench.fixture.resource().key));
+        let ended = drop_after(waits, bench.hooks(&operation, &vault, 1)).await.is_some();
+        bench.clean_up(&operation, &vault, true).await?;
+        if bench.fixture.fingerprint().await != before {
+            return Err(format!("given up after {waits} waits, it left something"));
+        }
+        if ended {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn abandoned_restore(bench: &Bench<'_>) -> Verdict {
+    let protected = bench.protect().await?;
+    bench.fixture.lose().await;
+    let before = bench.fixture.fingerprint().await;
+    for waits in WAITS {
+        let operation = bench.restoring(&protected)?;
+        let vault = TaskVault::Read(bench.reader(protected.checkpoint).await?);
         let ended = drop_after(waits, bench.hooks(&operation, &vault, 1)).await.is_some();
         bench.clean_up(&operation, &vault, true).await?;
         if bench.fixture.fingerprint().await != before {

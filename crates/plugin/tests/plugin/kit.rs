@@ -272,8 +272,7 @@ async fn the_kit_passes_a_good_plugin_and_finds_every_fault() {
         (Fault::TellsNoLedger, "what was lost comes back"),
         (Fault::ForgetsToCleanUp, "a protect that is given up leaves nothing"),
         (Fault::RunsDryRuns, "a dry run changes nothing"),
-        // The kit does not find this one yet.
-        (Fault::ProtectsForStrangers, ""),
+        (Fault::ProtectsForStrangers, "another project sees nothing"),
         (Fault::IgnoresSchemas, "parameters are held to their schemas"),
         (Fault::IgnoresCancelling, "cancelling is heard"),
         (Fault::TrustsTheBank, "what is damaged is not taken for whole"),

@@ -452,7 +452,8 @@ async fn clean_up(session: &mut Session, entry: &LedgerEntry) -> Result<()> {
         REPLACED => {
             let name = entry.data.get("database").and_then(Value::as_str).unwrap_or_default();
             if !session.exists(&entry.reference).await? {
-                return Ok(());
+                // It was renamed back, or nobody came further than keeping its users out.
+                return session.let_in(name).await;
             }
             match session.exists(name).await? {
                 true => session.drop(&entry.reference).await,

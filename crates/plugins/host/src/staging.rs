@@ -1,18 +1,22 @@
 //! Restoring under a hidden name first, and giving it its real one when it is whole.
 //!
 //! Invariant: under the target's name stands what stood there before, or the whole restored thing, never a part of
-//! it. Both names stand in the ledger before they are used. Run again after a crash: what was given its name already
-//! is known by the ledger, anything else is begun anew, under a hidden name of its own: a worker that lost its
-//! operation without knowing it yet may still write to the one before.
+//! it. Both names stand in the ledger before they are used, the final one together with the identity (inode and time
+//! of birth) of what is to get it. Run again after a crash: what stands under its name and has that identity was
+//! given its name already; anything else is begun anew, under a hidden name of its own, since a worker that lost its
+//! operation without knowing it yet may still write to the one before. Nothing else is ever removed.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use karbor_plugin::{Error, ErrorKind, Intent, LedgerEntry, LedgerId, LedgerState, Purpose, Result, Task};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -86,6 +90,10 @@ impl<'a> Staging<'a> {
         let replaces = !matches!(target.existing, Existing::Nothing | Existing::EmptyDirectory);
         let mut data = place.to_json(place.name());
         data["replaced"] = Value::Bool(replaces);
+        let identity = Identity::of(&place.sibling(&scratch));
+        let identity =
+            identity.map_err(|err| Error::io(format!("looking at what is restored to {shown:?}"), err))?;
+        data["identity"] = json!(identity);
         let intent = Intent {
             kind: RESTORED.to_owned(),
             reference: reference.clone(),
@@ -149,18 +157,39 @@ pub(crate) async fn is_published(task: &Task, target: &Target) -> Result<bool> {
     else {
         return Ok(false);
     };
-    let there = target.existing != Existing::Nothing;
-    match entry.state {
-        LedgerState::Created => Ok(there),
-        // The target was free when this was written. If it is taken, and what was to take it is not where it was,
-        // then it was us.
-        LedgerState::Intended if entry.data.get("replaced") == Some(&Value::Bool(false)) => {
-            let scratch = entry.data.get("scratch").and_then(Value::as_str).unwrap_or_default();
-            let waiting = std::fs::symlink_metadata(target.place.sibling(OsStr::new(scratch))).is_ok();
-            Ok(there && target.existing != Existing::EmptyDirectory && !waiting)
+    Ok(entry.is_open() && is_ours(entry, &target.place.path())?)
+}
+
+/// What tells a file or directory from any other of its file system, also under another name.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    inode: u64,
+    /// Since the epoch, in nanoseconds; file systems that do not keep it have none.
+    born: Option<u64>,
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) => {
+                let born = meta.created().ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+                let born = born.and_then(|age| u64::try_from(age.as_nanos()).ok());
+                Ok(Some(Self { inode: meta.ino(), born }))
+            }
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err),
         }
-        LedgerState::Intended | LedgerState::Removed => Ok(false),
     }
+}
+
+/// Returns whether what stands at the path is what the ledger's entry of its name tells of.
+fn is_ours(entry: &LedgerEntry, path: &Path) -> Result<bool> {
+    let there =
+        Identity::of(path).map_err(|err| Error::io(format!("looking at {}", entry.reference), err))?;
+    let told = entry.data.get("identity").map(Identity::deserialize).transpose().map_err(|err| {
+        Error::new(ErrorKind::Damaged, "a ledger entry of a restore cannot be read").with_source(err)
+    })?;
+    Ok(there.is_some() && there == told)
 }
 
 /// Tells the ledger that everything is done, when an earlier attempt did it without being able to tell.
@@ -188,12 +217,9 @@ pub(crate) async fn clean_up(entry: &LedgerEntry) -> Result<()> {
         let text = format!("{} is not a name that this plugin gives; it is left alone", entry.reference);
         return Err(Error::new(ErrorKind::Other, text));
     }
-    if entry.kind == RESTORED && entry.state == LedgerState::Intended {
-        let scratch = entry.data.get("scratch").and_then(Value::as_str).unwrap_or_default();
-        if std::fs::symlink_metadata(place.sibling(OsStr::new(scratch))).is_ok() {
-            // It still waits for its name, so what stands under that name is somebody else's.
-            return Ok(());
-        }
+    if entry.kind == RESTORED && !is_ours(entry, &place.path())? {
+        // It never got its name, or somebody has put something else there.
+        return Ok(());
     }
     remove(place.path(), entry.reference.clone()).await
 }

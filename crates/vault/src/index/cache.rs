@@ -4,6 +4,9 @@
 //! any object that ever stood in the bank. Whether the pack may be used is not told here but asked of the session.
 //! When index objects have vanished (merged, or all their packs gone), packs that are not in the bank any more are
 //! dropped, so that even a bank that was set back to an earlier state is never referred to for what it lost.
+//!
+//! Second invariant: an object counts as known only together with the run that holds what it says. A refresh works
+//! on a copy of the state and puts it in place at its end, so one that fails or is dropped halfway changes nothing.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -44,7 +47,7 @@ pub(crate) struct IndexCache {
     damaged: AtomicBool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     objects: BTreeSet<String>,
     runs: Vec<Named>,
@@ -130,7 +133,9 @@ impl IndexCache {
         self.refresh_locked(&mut state, listed).await
     }
 
-    async fn refresh_locked(&self, state: &mut State, listed: &[IndexObject]) -> Result<Refreshed> {
+    async fn refresh_locked(&self, current: &mut State, listed: &[IndexObject]) -> Result<Refreshed> {
+        let mut next = current.clone();
+        let state = &mut next;
         let names: BTreeSet<&str> = listed.iter().map(|object| object.key.as_str()).collect();
         let had = state.objects.len();
         state.objects.retain(|name| names.contains(name.as_str()));
@@ -186,7 +191,8 @@ impl IndexCache {
             return Ok(Refreshed { view, vanished });
         }
         self.save(state)?;
-        let view = Arc::new(state.view());
+        *current = next;
+        let view = Arc::new(current.view());
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view.clone();
         Ok(Refreshed { view, vanished })
     }

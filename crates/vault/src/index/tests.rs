@@ -1,8 +1,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
+use std::future::poll_fn;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::pin::pin;
+use std::task::Poll;
 
+use karbor_bank::wrap::{Fault, Faulty, Rule};
 use karbor_bank::{Bank, MemoryBank, PutMode};
 use karbor_chunk::{AccountKey, Codec, IndexBuilder, PackInfo, PackKind, Salt, SeededEntropy, UsedSalt};
 use karbor_sweep::{IndexObject, Place};
@@ -239,5 +243,128 @@ async fn a_damaged_cache_is_made_anew() {
     let view = cache.refresh(&fixture.listed().await).await.unwrap().view;
     for n in 0..5000 {
         assert_eq!(view.find(&id(n)).unwrap().len(), 1);
+    }
+}
+
+const ENTRIES: &str = "KARBOR_TEST_INDEX_ENTRIES";
+
+/// The child: an index of that many chunks is written, cached and asked.
+fn run_child(entries: u64) {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bank: Arc<dyn Bank> =
+            Arc::new(karbor_bank::FileSystemBank::create(directory.path().join("bank")).unwrap());
+        let place = Place::of_account(bank.clone(), &AccountId::new("a").unwrap());
+        let key = AccountKey::generate(&SeededEntropy::new(1)).unwrap();
+        for (number, start) in (0..entries).step_by(60_000).enumerate() {
+            let end = entries.min(start + 60_000);
+            let mut builder = IndexBuilder::new();
+            for (nth, first) in (start..end).step_by(60).enumerate() {
+                let pack = pack(number as u64 * 1000 + nth as u64);
+                builder.add_pack(pack, &chunks(first..end.min(first + 60))).unwrap();
+            }
+            let salt = Salt::generate(&karbor_chunk::SystemEntropy).unwrap();
+            let sealed = builder.finish(&key, salt).unwrap();
+            let session = pack_name(&pack(0)).session;
+            let object = place.index_key(&session, &ObjectHash::from_bytes(sealed.hash.0));
+            bank.put(&object, vec![sealed.bytes.into()], PutMode::Create).await.unwrap();
+        }
+        let entropy = Arc::new(karbor_chunk::SystemEntropy);
+        let root = directory.path().join("cache");
+        let cache = IndexCache::open(Some(root), place.clone(), key, entropy).unwrap();
+        let listed = karbor_sweep::list_index(&place).await.unwrap();
+        let view = cache.refresh(&listed).await.unwrap().view;
+        for n in (0..entries).step_by(997) {
+            assert_eq!(view.find(&id(n)).unwrap().len(), 1);
+            assert!(view.find(&id(entries + n)).unwrap().is_empty());
+        }
+    });
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = format!("\npeak-kib {}\n", peak.trim().trim_end_matches(" kB").trim());
+    std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()).unwrap();
+}
+
+fn peak_of(entries: &str) -> u64 {
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "index::tests::memory_does_not_grow_with_the_index", "--nocapture"])
+        .env(ENTRIES, entries)
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&child.stdout).into_owned();
+    let peak = out.lines().find_map(|line| line.strip_prefix("peak-kib "));
+    peak.unwrap_or_else(|| panic!("{out}{}", String::from_utf8_lossy(&child.stderr))).parse().unwrap()
+}
+
+#[test]
+fn memory_does_not_grow_with_the_index() {
+    if let Ok(entries) = std::env::var(ENTRIES) {
+        return run_child(entries.parse().unwrap());
+    }
+    // A batch of entries is full in both. What differs from run to run is how the four index objects that are read at
+    // once fall together: some 15 MiB. Were entries held, 1,200,000 more would take 55 MiB more.
+    let [small, large] = ["400000", "1600000"].map(peak_of);
+    assert!(
+        large <= small + (28 << 10),
+        "{small} KiB for 400,000 chunks, {large} KiB for four times as many"
+    );
+    assert!(large <= 80 << 10, "{large} KiB for an index of 1,600,000 chunks");
+}
+
+#[tokio::test]
+async fn a_refresh_that_is_dropped_or_fails_anywhere_loses_nothing() {
+    let fixture = Fixture::new();
+    for n in 0..12 {
+        fixture.put(n, n * 100..n * 100 + 100).await;
+    }
+    let before = fixture.listed().await;
+    // Then one of them goes with its pack, and another comes.
+    let session = pack_name(&pack(3)).session.to_string();
+    let gone = before.iter().find(|object| object.key.as_str().contains(&session)).unwrap().clone();
+    fixture.put(12, 1200..1300).await;
+    let after: Vec<IndexObject> =
+        fixture.listed().await.into_iter().filter(|object| object.key != gone.key).collect();
+    let whole = |view: &View, to: u64| (0..to).all(|n| view.find(&id(n)).unwrap().len() == 1);
+
+    let directory = tempfile::tempdir().unwrap();
+    for waits in 0.. {
+        let root = directory.path().join(waits.to_string());
+        let cache = fixture.cache(Some(&root));
+        cache.refresh(&before).await.unwrap();
+        let ended = {
+            let mut refresh = pin!(cache.refresh(&after));
+            let mut left = waits;
+            poll_fn(|context| match refresh.as_mut().poll(context) {
+                Poll::Ready(done) => Poll::Ready(Some(done.map(drop))),
+                Poll::Pending if left == 0 => Poll::Ready(None),
+                Poll::Pending => {
+                    left -= 1;
+                    Poll::Pending
+                }
+            })
+            .await
+        };
+        let view = cache.refresh(&after).await.unwrap().view;
+        assert!(whole(&view, 1300), "after {waits} waits");
+        drop(cache);
+        let view = fixture.cache(Some(&root)).refresh(&after).await.unwrap().view;
+        assert!(whole(&view, 1300), "opened again after {waits} waits");
+        if ended.is_some() {
+            assert!(waits > 0, "it was dropped while it waited");
+            break;
+        }
+    }
+
+    let faulty = Arc::new(Faulty::new(Arc::new(fixture.bank.clone()), 1));
+    let place = Place::of_account(faulty.clone(), &AccountId::new("a").unwrap());
+    for call in 0..20 {
+        let entropy = Arc::new(karbor_chunk::SystemEntropy);
+        let cache = IndexCache::open(None, place.clone(), fixture.key.clone(), entropy).unwrap();
+        faulty.add(Rule::new(Fault::Refuse(karbor_bank::ErrorKind::Unavailable)).at(call..call + 1));
+        let first = cache.refresh(&before).await;
+        faulty.heal();
+        assert_eq!(first.is_err(), call < 12, "call {call}");
+        assert!(whole(&cache.refresh(&before).await.unwrap().view, 1200), "after call {call} failed");
     }
 }

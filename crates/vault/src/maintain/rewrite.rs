@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::Shared;
 use crate::bad::BadChunks;
-use crate::index::{Location, blocking};
+use crate::index::{Location, RunEntry, blocking};
 use crate::maintain::mark::Marked;
 use crate::read::fetch::{Fetcher, batches};
 use crate::write::packer::{Indexed, Packer, Uploaded};
@@ -44,9 +44,12 @@ pub(crate) async fn rewrite(
     let nobody: Arc<dyn Indexed> = Arc::new(Nobody);
     let packer = Packer::new(shared.clone(), id, Arc::downgrade(&nobody));
     let fetcher = Fetcher::new(shared.clone(), Arc::new(BadChunks::default()));
+    let all: Arc<HashSet<u32>> = Arc::new(packs.iter().copied().collect());
+    let bad = Arc::new(BadChunks::read(&shared.place).await?);
     let mut done = Ok(());
     for some in packs.chunks(PACKS_AT_ONCE) {
-        done = rewrite_some(shared, marked, some, &packer, &fetcher, cancel).await;
+        let living = living(shared, marked, some, &all, &bad).await?;
+        done = store_again(shared, marked, living, &packer, &fetcher, cancel).await;
         if done.is_err() {
             break;
         }
@@ -60,39 +63,65 @@ pub(crate) async fn rewrite(
     done.and(flushed)
 }
 
-async fn rewrite_some(
+/// Returns the chunks that live in `packs` and have no other good copy that stays.
+async fn living(
     shared: &Arc<Shared>,
     marked: &Marked,
     packs: &[u32],
-    packer: &Arc<Packer>,
-    fetcher: &Arc<Fetcher>,
-    cancel: &CancellationToken,
-) -> Result<()> {
+    all: &Arc<HashSet<u32>>,
+    bad: &Arc<BadChunks>,
+) -> Result<HashMap<u32, Vec<PackEntry>>> {
     let wanted: HashSet<u32> = packs.iter().copied().collect();
+    let (all, bad, standing) = (all.clone(), bad.clone(), marked.standing.clone());
     let (snapshot, scanning) = (marked.snapshot.clone(), shared.clone());
-    let living: HashMap<u32, Vec<PackEntry>> = blocking(move || {
+    blocking(move || {
         let mut living: HashMap<u32, Vec<PackEntry>> = HashMap::new();
-        let mut collect = |entry: crate::index::RunEntry, reached: bool| {
-            if reached && wanted.contains(&entry.pack) {
-                living.entry(entry.pack).or_default().push(entry.chunk);
+        let mut copies: Vec<RunEntry> = Vec::new();
+        let mut settle = |copies: &mut Vec<RunEntry>| {
+            let stays = |copy: &RunEntry| {
+                let pack = copy.pack as usize;
+                standing[pack]
+                    && !all.contains(&copy.pack)
+                    && !bad.is_bad(&snapshot.packs[pack].hash, &copy.chunk.id)
+            };
+            if !copies.iter().any(stays)
+                && let Some(copy) = copies.iter().find(|copy| wanted.contains(&copy.pack))
+            {
+                living.entry(copy.pack).or_default().push(copy.chunk);
+            }
+            copies.clear();
+        };
+        let mut collect = |entry: RunEntry, reached: bool| {
+            if copies.first().is_some_and(|first| first.chunk.id != entry.chunk.id) {
+                settle(&mut copies);
+            }
+            if reached {
+                copies.push(entry);
             }
             Ok(())
         };
         snapshot.scan(&mut collect, &scanning)?;
-        Ok::<_, Error>(living)
+        settle(&mut copies);
+        Ok(living)
     })
-    .await??;
+    .await?
+}
+
+async fn store_again(
+    shared: &Arc<Shared>,
+    marked: &Marked,
+    living: HashMap<u32, Vec<PackEntry>>,
+    packer: &Arc<Packer>,
+    fetcher: &Arc<Fetcher>,
+    cancel: &CancellationToken,
+) -> Result<()> {
     let mut located: Vec<(Location, (ChunkId, PackKind))> = Vec::new();
-    let mut seen = HashSet::new();
     for (number, chunks) in living {
         let pack = marked.snapshot.run.pack(number).map_err(|source| shared.cache.error(source))?;
         for chunk in chunks {
-            if seen.insert(chunk.id) {
-                located.push((Location { pack, chunk }, (chunk.id, pack.info.kind)));
-            }
+            located.push((Location { pack, chunk }, (chunk.id, pack.info.kind)));
         }
     }
-    drop(seen);
     let work = futures::stream::iter(batches(located, 4 << 20, 64 << 10).into_iter().map(Ok::<_, Error>));
     let at_once = shared.options.threads.get() + 1;
     let stored = work.map_ok(|batch| async move {

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures::future::Either;
 use futures::{StreamExt, TryStreamExt};
 use karbor_chunk::{ChunkId, PackKind, Piece, is_zero};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
 
 use crate::index::{Location, blocking};
 use crate::read::fetch::{Batch, Lost, Step, Walk, batches};
@@ -24,6 +26,8 @@ const WINDOW_CHUNKS: usize = 256;
 const BATCH_BYTES: u64 = 4 << 20;
 /// What is read for nothing rather than read twice.
 const GAP_BYTES: u64 = 64 << 10;
+/// How much is written until the disk is set to work on it: what waits for the end is waited for there.
+const FLUSH_BYTES: u64 = 256 << 20;
 /// Zeros inside a chunk that are worth a hole in the target.
 const HOLE_BYTES: usize = 32 << 10;
 
@@ -88,12 +92,18 @@ impl StreamReader {
             progress.total(size);
         }
         let sized = target.clone();
-        let name = target.name();
         let set = blocking(move || sized.set_size(size)).await?;
-        set.map_err(|source| Error::TargetIo { what: name.clone(), source })?;
-        let report = self.copy_parts(0..size, &target, options, true).await?;
-        let synced = blocking(move || target.sync()).await?;
-        synced.map_err(|source| Error::TargetIo { what: name, source })?;
+        set.map_err(|source| Error::TargetIo { what: target.name(), source })?;
+        let writer = Arc::new(Writer::new(target, 0..size, true));
+        let report = {
+            let copying = std::pin::pin!(self.copy_parts(writer.clone(), options));
+            let flushing = std::pin::pin!(writer.flush_along());
+            match futures::future::select(copying, flushing).await {
+                Either::Left((report, _)) => report?,
+                Either::Right((failed, _)) => return Err(failed),
+            }
+        };
+        writer.sync().await?;
         Ok(report)
     }
 
@@ -108,26 +118,14 @@ impl StreamReader {
         target: Arc<dyn BlockTarget>,
         options: &CopyOptions,
     ) -> Result<CopyReport> {
-        self.copy_parts(range, &target, options, false).await
+        let range = range.start..range.end.min(self.size_bytes());
+        self.copy_parts(Arc::new(Writer::new(target, range, false)), options).await
     }
 
-    async fn copy_parts(
-        &self,
-        range: Range<u64>,
-        target: &Arc<dyn BlockTarget>,
-        options: &CopyOptions,
-        punch: bool,
-    ) -> Result<CopyReport> {
-        let range = range.start..range.end.min(self.size_bytes());
+    async fn copy_parts(&self, writer: Arc<Writer>, options: &CopyOptions) -> Result<CopyReport> {
+        let (range, punch) = (writer.range.clone(), writer.fills);
         let mut report =
             CopyReport { size_bytes: range.end.saturating_sub(range.start), ..Default::default() };
-        let writer = Arc::new(Writer {
-            target: target.clone(),
-            name: target.name(),
-            range: range.clone(),
-            fills: punch,
-            written: AtomicU64::new(0),
-        });
         let mut walk = Walk::new(self.fetcher.clone(), &self.root, range);
         let at_once = self.fetcher.shared.options.threads.get() + 2;
         // One list of work for the whole stream, so that no core waits at the end of a window.
@@ -425,9 +423,32 @@ struct Writer {
     /// Everything around is zero or will be punched, so zeros inside chunks may be left out or punched, too.
     fills: bool,
     written: AtomicU64,
+    /// Told whenever another [`FLUSH_BYTES`] are written.
+    more: Notify,
 }
 
 impl Writer {
+    fn new(target: Arc<dyn BlockTarget>, range: Range<u64>, fills: bool) -> Self {
+        let name = target.name();
+        Self { target, name, range, fills, written: AtomicU64::new(0), more: Notify::new() }
+    }
+
+    async fn sync(&self) -> Result<()> {
+        let target = self.target.clone();
+        let synced = blocking(move || target.sync()).await?;
+        synced.map_err(|source| Error::TargetIo { what: self.name.clone(), source })
+    }
+
+    /// Syncs from time to time, so that the disk is at work while chunks are opened. Ends with a failure only.
+    async fn flush_along(&self) -> Error {
+        loop {
+            self.more.notified().await;
+            if let Err(failed) = self.sync().await {
+                return failed;
+            }
+        }
+    }
+
     fn error(&self, at: u64) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::TargetIo { what: format!("{} at byte {at}", self.name), source }
     }
@@ -453,7 +474,7 @@ impl Writer {
             |at: u64| usize::try_from(at - place.start).expect("it lies inside a chunk that is in memory");
         let mut part = &bytes[index(from)..index(to)];
         let mut at = from;
-        self.written.fetch_add(part.len() as u64, Ordering::Relaxed);
+        let length = part.len() as u64;
         while !part.is_empty() {
             let (data, zeros) = if self.fills { split_at_zeros(part) } else { (part.len(), 0) };
             if data > 0 {
@@ -465,6 +486,10 @@ impl Writer {
             }
             at += (data + zeros) as u64;
             part = &part[data + zeros..];
+        }
+        let before = self.written.fetch_add(length, Ordering::Relaxed);
+        if before / FLUSH_BYTES != (before + length) / FLUSH_BYTES {
+            self.more.notify_one();
         }
         Ok(())
     }

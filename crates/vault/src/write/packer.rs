@@ -26,6 +26,8 @@ use crate::{Error, Result};
 
 /// A segment of the index is put when it has this many chunks.
 const SEGMENT_CHUNKS: usize = 64 << 10;
+/// The most chunks of a pack, however small they are: what is known of each is in memory until its segment is put.
+const PACK_CHUNKS: usize = 16 << 10;
 /// What sealing, the trailing index and the footer may add to a chunk.
 const OVERHEAD_BYTES: u64 = 512;
 /// The size at which a pack of manifest nodes is closed: they are small, and read one by one.
@@ -163,7 +165,8 @@ impl Packer {
     }
 
     fn check_in(self: &Arc<Self>, kind: PackKind, open: Open) -> Result<()> {
-        let full = open.builder.size_bytes() >= self.target(kind);
+        let full =
+            open.builder.size_bytes() >= self.target(kind) || open.builder.entries().len() >= PACK_CHUNKS;
         {
             let mut state = self.lock();
             if !full && open.serial >= state.flush_below {

@@ -1,9 +1,12 @@
 //! What goes in comes out.
 
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use karbor_bank::FileSystemBank;
-use karbor_vault::BlockOptions;
+use karbor_vault::{BlockOptions, BlockSource, BlockTarget, ErrorKind};
 
 use crate::support::{Bytes, account, account_in, begin, checkpoint, commit, noise, read_stream, resource};
 
@@ -64,4 +67,66 @@ async fn an_unchanged_source_stores_no_data_and_a_changed_piece_only_itself() {
     assert_eq!(third.stats().new_chunks, 1);
     assert_eq!(source.read.load(std::sync::atomic::Ordering::Relaxed), 1 << 20);
     assert!(read_stream(&account, 4, &key, "data").await == bytes);
+}
+
+/// The same piece again and again: much to write, and little to store.
+struct Same;
+
+impl BlockSource for Same {
+    fn size_bytes(&self) -> u64 {
+        700 << 20
+    }
+
+    fn read_at(&self, _: u64, buf: &mut [u8]) -> io::Result<()> {
+        buf.fill(7);
+        Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        Ok((offset < self.size_bytes()).then(|| offset..self.size_bytes()))
+    }
+}
+
+/// Counts how often it is synced, and fails at one of them.
+#[derive(Default)]
+struct Syncs {
+    count: AtomicU64,
+    fails_at: u64,
+}
+
+impl BlockTarget for Syncs {
+    fn set_size(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn punch(&self, _: Range<u64>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        if count == self.fails_at { Err(io::Error::other("the disk is gone")) } else { Ok(()) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_restore_syncs_on_its_way_and_a_failure_then_fails_it() {
+    let (_, account) = account().await;
+    let writer = begin(&account, 1, None).await;
+    let key = resource("v");
+    writer.resource(&key).put_blocks("data", Arc::new(Same), &BlockOptions::default()).await.unwrap();
+    commit(&writer, 1).await;
+    let reader = account.read(checkpoint(1)).await.unwrap();
+    let stream = reader.open_stream(&key, "data").await.unwrap();
+    let target = Arc::new(Syncs::default());
+    let report = stream.copy_to(target.clone(), &Default::default()).await.unwrap();
+    assert_eq!(report.written_bytes, 700 << 20);
+    assert!(target.count.load(Ordering::Relaxed) >= 2, "once on the way, and at the end");
+    let target = Arc::new(Syncs { fails_at: 1, ..Syncs::default() });
+    let failed = stream.copy_to(target.clone(), &Default::default()).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::TargetIo);
 }

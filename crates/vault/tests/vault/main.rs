@@ -4,7 +4,9 @@
 #![expect(clippy::single_range_in_vec_init, reason = "lists of one range are what is meant")]
 
 mod compose;
+mod concurrent;
 mod damage;
+mod damage_plain;
 mod identity;
 mod identity_props;
 mod kill;

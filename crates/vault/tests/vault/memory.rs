@@ -12,7 +12,8 @@ use crate::support::{account_id, begin, checkpoint, commit, master, noise, resou
 
 const GIB: u64 = 1 << 30;
 const ROLE: &str = "KARBOR_TEST_MEMORY_GIB";
-const MOST_KIB: u64 = 256 << 10;
+/// The defaults' budget of 160 MiB, and 32 for the process itself.
+const MOST_KIB: u64 = 192 << 10;
 
 /// A large source: 3 MiB of every 64 hold data, the rest are holes; in all at most `most_data` bytes.
 #[derive(Debug)]
@@ -126,6 +127,7 @@ fn memory_is_bounded_and_does_not_grow_with_the_stream() {
     let name = "memory::memory_is_bounded_and_does_not_grow_with_the_stream";
     let [small, large] = ["1", "100"].map(|gib| peak_of(name, ROLE, gib));
     assert!(small <= MOST_KIB && large <= MOST_KIB, "{small} and {large} KiB");
-    // The same, but for how many packs happen to be on their way to the disk at once: two of 32 MiB more or less.
-    assert!(large <= small + (80 << 10), "{small} KiB for 1 GiB, {large} KiB for 100 GiB");
+    // The peak depends on how many packs happen to be on their way to the disk at once: of either stream it is 78,
+    // 110 or 142 MiB with two threads, for two to four packs. So two packs more or less, and a few pages, are the same.
+    assert!(large <= small + (72 << 10), "{small} KiB for 1 GiB, {large} KiB for 100 GiB");
 }

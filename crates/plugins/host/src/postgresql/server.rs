@@ -241,6 +241,14 @@ impl Session {
         self.allow_connections(to, true).await
     }
 
+    /// Lets users into a database again, if there is one of this name.
+    pub(super) async fn let_in(&mut self, database: &str) -> Result<()> {
+        match self.exists(database).await? {
+            true => self.allow_connections(database, true).await,
+            false => Ok(()),
+        }
+    }
+
     async fn allow_connections(&mut self, database: &str, allow: bool) -> Result<()> {
         let statement = format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allow}", identifier(database));
         self.run(&format!("changing who may connect to the database {database}"), statement).await

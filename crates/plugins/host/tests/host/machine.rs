@@ -258,6 +258,20 @@ pub(crate) async fn open_entries(operation: &Operation) -> Vec<LedgerEntry> {
     entries.into_iter().filter(LedgerEntry::is_open).collect()
 }
 
+/// Drives a future to its end, and returns how often it waited.
+pub(crate) async fn count_waits<T>(future: impl Future<Output = T>) -> (usize, T) {
+    let mut future = pin!(future);
+    let mut waited = 0;
+    std::future::poll_fn(move |cx| match future.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready((waited, answer)),
+        Poll::Pending => {
+            waited += 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
 /// Drives a future until it has waited `waits` times, then drops it; returns its answer if it came before.
 pub(crate) async fn drop_after<T>(waits: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);

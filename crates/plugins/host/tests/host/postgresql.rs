@@ -7,7 +7,7 @@ use karbor_plugin::{ErrorKind, PlannedEffect};
 use karbor_plugins_host::Kind;
 use serde_json::json;
 
-use crate::machine::{Machine, Vault};
+use crate::machine::{Machine, Vault, count_waits, drop_after};
 use crate::server::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,6 +57,37 @@ async fn a_database_in_use_is_replaced_only_when_that_is_asked_for() {
         assert!(err.message().contains(reason), "{err}");
     }
     assert_eq!(vault.verify(checkpoint, json!({"deep": true})).await.expect("verified").findings, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replacing_that_is_dropped_anywhere_leaves_the_old_or_the_new() {
+    let server = Server::start();
+    let machine = Machine::new(&server.inventory());
+    let vault = Vault::new(&machine, Kind::PostgreSql, "shop").await;
+    let original = server.dump("shop");
+    let (checkpoint, _) = vault.protect(json!({})).await.expect("protected");
+    let replacing = || vault.restoring(checkpoint, json!({"in_place": true, "overwrite": true}));
+    let (all, restored) = count_waits(vault.restore_as(&replacing())).await;
+    restored.expect("restored");
+    // While the dump is loaded each wait is like the next; what matters is before and after.
+    let points = (0..6).chain((6..all).step_by(1 + all / 4)).chain(all.saturating_sub(14)..all + 2);
+    let mut ends = 0;
+    for (number, waits) in points.enumerate() {
+        server.sql("shop", "CREATE TABLE IF NOT EXISTS added (x int)");
+        let changed = server.dump("shop");
+        let operation = replacing();
+        let ended = drop_after(waits, vault.restore_as(&operation)).await.is_some();
+        ends += usize::from(ended);
+        if number % 2 == 0 {
+            vault.restore_as(&operation).await.expect("restored at last");
+            assert_eq!(server.dump("shop"), original, "after {waits} waits");
+        }
+        vault.clean_up(&operation, &vault.read(checkpoint).await).await.expect("cleaned up");
+        assert_eq!(server.databases(), ["postgres", "shop"], "after {waits} waits");
+        let now = server.dump("shop");
+        assert!(now == changed || now == original, "after {waits} waits:\n{now}");
+    }
+    assert!(ends < 20, "nearly every restore came to its end before it was dropped");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,4 +163,25 @@ async fn a_dump_whose_process_dies_is_no_dump() {
     let err = vault.protect(json!({})).await.expect_err("not installed");
     assert_eq!(err.kind(), ErrorKind::Unsupported);
     assert!(err.message().contains("pg_dump is not installed"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unchanged_database_is_little_to_store() {
+    let server = Server::start();
+    let machine = Machine::new(&server.inventory());
+    server.sql(
+        "shop",
+        "INSERT INTO orders (customer, total) SELECT 1 + n % 200, n FROM generate_series(1, 600000) n",
+    );
+    let vault = Vault::new(&machine, Kind::PostgreSql, "shop").await;
+    let store = async |operation| {
+        let (writer, task) = vault.begin(&operation).await;
+        vault.hooks(karbor_plugin::Hook::ALL, &operation, &task).await.expect("stored");
+        writer.flush().await.expect("flushed");
+        writer.stats().new_bytes
+    };
+    let first = store(vault.protecting(json!({}))).await;
+    let second = store(vault.protecting(json!({}))).await;
+    // What changes is the header, and so the chunk that it is in.
+    assert!(first > 10_000_000 && second < first / 4, "{first} and then {second}");
 }
