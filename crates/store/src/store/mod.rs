@@ -2,6 +2,7 @@
 
 mod bank_accounts;
 mod checkpoints;
+mod imports;
 mod ledger;
 mod logs;
 mod operations;
@@ -12,7 +13,7 @@ mod runs;
 mod schedule;
 mod services;
 mod steps;
-pub(crate) mod transaction;
+mod transaction;
 
 use std::fmt;
 use std::sync::Arc;

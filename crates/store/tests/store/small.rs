@@ -293,3 +293,22 @@ pub(crate) async fn a_bank_account_is_made_once_with_defaults(world: World) {
     assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
     assert!(store.list_bank_accounts(Some(&crate::rows::project("q"))).await.expect("listed").is_empty());
 }
+
+pub(crate) async fn the_default_class_holds_for_projects_without_limits(world: World) {
+    let store = &world.store;
+    let (own, other) = (crate::rows::project("own"), crate::rows::project("other"));
+    let one = [(QuotaResource::Plans, Limit::At(1))];
+    store.set_quota_class("default", &one, at(1)).await.expect("set");
+    store.set_quota_class("gold", &[(QuotaResource::Plans, Limit::At(9))], at(1)).await.expect("set");
+    store.set_quotas(&own, &[(QuotaResource::Plans, Limit::At(2))], at(1)).await.expect("set");
+    let defaults = crate::rows::UNLIMITED;
+    assert_eq!(store.get_quotas(&own, &defaults).await.expect("read").plans, Limit::At(2));
+    assert_eq!(store.get_quotas(&other, &defaults).await.expect("read").plans, Limit::At(1));
+    assert_eq!(store.default_quotas(&defaults).await.expect("read").plans, Limit::At(1));
+    store.create_plan(&crate::rows::plan(1, "other"), &defaults).await.expect("the first");
+    let second = store.create_plan(&crate::rows::plan(2, "other"), &defaults).await;
+    assert!(matches!(second, Err(Error::OverQuota { limit: 1, .. })), "{second:?}");
+    for number in [3, 4] {
+        store.create_plan(&crate::rows::plan(number, "own"), &defaults).await.expect("its own limit is two");
+    }
+}
