@@ -173,7 +173,7 @@ def main():
         expect(karbor("bank-account", "set", "default", "--quota-bytes", 10**12)["quota_bytes"] == 10**12, "the quota")
         expect(karbor("bank-account", "set", "default", "--no-quota")["quota_bytes"] is None, "no quota")
         expect([one["bank"] for one in karbor("bank-account", "list", "--all")] == ["default"], "it is listed")
-        expect(karbor("quota", "defaults", service.project)["plans"] == 50, "the defaults")
+        expect(karbor("quota", "defaults", service.project)["plans"] == 70, "the defaults are those of the class")
         karbor("quota", "delete", service.project)
         expect(karbor("quota-class", "set", "gold", "--checkpoints", 7)["checkpoints"] == 7, "the class")
         expect(karbor("quota-class", "show", "gold")["checkpoints"] == 7, "the class is shown")
