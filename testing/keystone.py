@@ -25,8 +25,8 @@ def document(user, project):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # The address of the service that the catalog names.
-    service = None
+    # Its own address, and that of the service that the catalog names.
+    own = service = None
 
     @classmethod
     def catalog(cls, project):
@@ -85,17 +85,18 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Keystone:
-    """Serves on a free port until it is stopped."""
+    """Serves on a free port until it is stopped; one at a time in a process."""
 
     def __init__(self):
-        handler = type("Bound", (Handler,), {})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.handler = handler
-        self.url = handler.own = f"http://127.0.0.1:{self.server.server_address[1]}"
-        # What the documents need of the handler.
-        Handler.own, self.thread = self.url, threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.url = Handler.own = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
+
+    def names(self, service):
+        """Lets the catalog name a service."""
+        Handler.service = service
 
     def stop(self):
         self.server.shutdown()

@@ -3,6 +3,7 @@
 
 main.py OLD_CLIENT KARBOR
 """
+import json
 import os
 import re
 import shutil
@@ -149,6 +150,39 @@ def main():
     def services():
         client.run("service-list")
 
+    def own_client():
+        """The commands of our own client that the rest of the tests does not use."""
+        def karbor(*words):
+            text = service.karbor("-o", "json", *words).stdout
+            return json.loads(text) if text.strip() else None
+        made = karbor("trigger", "create", "own", "--crontab", "0 4 * * *", "--window", 900)
+        expect(made["properties"]["window"] == 900, f"{made}")
+        expect(karbor("trigger", "update", "own", "--window", 1000)["properties"]["window"] == 1000, "it is changed")
+        expect(any(one["name"] == "own" for one in karbor("trigger", "list")), "it is listed")
+        scheduled = karbor("schedule", "create", "keep", state["plan"], "own", "--max-backups", 3)
+        expect(scheduled["operation_type"] == "retention_protect", f"{scheduled}")
+        expect(karbor("schedule", "show", "keep")["id"] == scheduled["id"], "it is shown")
+        expect(len(karbor("schedule", "list")) == 1, "it is listed")
+        karbor("schedule", "delete", "keep")
+        karbor("trigger", "delete", "own")
+        logs = karbor("log", "list", "--checkpoint", state["checkpoint"])
+        expect(karbor("log", "show", logs[0]["id"])["checkpoint_id"] == state["checkpoint"], f"{logs}")
+        expect(karbor("verification", "create", state["checkpoint"], "--mode", "sample", "--sample-percent", 50, "--wait"), "it is whole")
+        account = karbor("bank-account", "show", "default")
+        expect(account["usage"]["checkpoints"] == 1, f"{account}")
+        expect(karbor("bank-account", "set", "default", "--quota-bytes", 10**12)["quota_bytes"] == 10**12, "the quota")
+        expect(karbor("bank-account", "set", "default", "--no-quota")["quota_bytes"] is None, "no quota")
+        expect([one["bank"] for one in karbor("bank-account", "list", "--all")] == ["default"], "it is listed")
+        expect(karbor("quota", "defaults", service.project)["plans"] == 70, "the defaults are those of the class")
+        karbor("quota", "delete", service.project)
+        expect(karbor("quota-class", "set", "gold", "--checkpoints", 7)["checkpoints"] == 7, "the class")
+        expect(karbor("quota-class", "show", "gold")["checkpoints"] == 7, "the class is shown")
+        engine = next(one["id"] for one in karbor("service", "list") if one["binary"] == "karbor-operationengine")
+        expect(karbor("service", "disable", engine, "--reason", "moving")["disabled_reason"] == "moving", "it is off")
+        expect(karbor("service", "enable", engine)["status"] == "enabled", "it is on")
+        refused = service.karbor("checkpoint", "copy", state["plan"], check=False)
+        expect(refused.returncode == 1 and "copy_to" in refused.stderr, f"{refused.stderr}")
+
     def deletion():
         client.run("checkpoint-delete", state["provider"], state["checkpoint"])
 
@@ -165,7 +199,7 @@ def main():
         service.start()
         service.inventory(f'[[directory]]\nname = "web"\nproject = "{service.project}"\npath = "{home}/web"\n')
         wait_for("the inventory", lambda: service.ask("GET", "/protectables/Host::Directory/instances")["instances"])
-        for test in (provider, protectable, plan, checkpoint, restore, verification, logs, triggers, scheduled, quotas, services, deletion):
+        for test in (provider, protectable, plan, checkpoint, restore, verification, logs, triggers, scheduled, quotas, services, own_client, deletion):
             try:
                 test()
                 passed += 1

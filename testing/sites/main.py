@@ -3,6 +3,7 @@
 
 main.py KARBOR
 """
+import json
 import os
 import shutil
 import sys
@@ -57,8 +58,12 @@ class Sites:
         config = CONFIG.format(home=self.home, near=NEAR, far=FAR)
         service = Service(self.binary, self.home / name, config)
         if like:
-            for file in ("master.key", "identity.toml", "client.json"):
+            for file in ("master.key", "identity.toml"):
                 shutil.copy(like.state / file, service.state / file)
+            # Nobody answers there: the service writes its own address when it listens.
+            known = like.connection() | {"url": f"http://127.0.0.1:1/v1/{like.project}"}
+            (service.state / "client.json").write_text(json.dumps(known))
+            (service.state / "client.json").chmod(0o600)
         service.start()
         service.inventory(f'[[directory]]\nname = "web"\nproject = "{service.project}"\npath = "{self.web}"\n')
         path = "/protectables/Host::Directory/instances"
@@ -128,6 +133,27 @@ def main():
         shown = state["second"].ask("GET", f"/providers/{NEAR}/checkpoints/{state['two']}")["checkpoint"]
         expect(shown["status"] == "deleted", f"it is {shown['status']}")
 
+    def a_bank_holds_what_it_may_and_no_more():
+        site = state["first"]
+        path = "/bank_accounts/near"
+
+        def quota(bytes):
+            return site.ask("PUT", path, {"bank_account": {"quota_bytes": bytes}})
+        usage = site.ask("GET", path)["bank_account"]["usage"]
+        expect(usage["checkpoints"] == 1 and usage["stored_bytes"] > 2_900_000, f"{usage}")
+        expect(usage["logical_bytes"] >= usage["deduplicated_bytes"] >= 0, f"{usage}")
+        quota(1)
+        status, answer = site.call("POST", f"/providers/{NEAR}/checkpoints", {"checkpoint": {"plan_id": state["plan"]}})
+        expect(status == 413 and "quota of 1 bytes" in answer["overLimit"]["message"], f"{status} {answer}")
+        quota(usage["total_bytes"] + 1_000_000)
+        (sites.web / "more").write_bytes(os.urandom(3_000_000))
+        made = site.ask("POST", f"/providers/{NEAR}/checkpoints", {"checkpoint": {"plan_id": state["plan"]}})
+        ended = site.wait_operation(made["checkpoint"]["id"])
+        expect(ended["state"] == "failed" and "quota" in ended["reason"], f"{ended}")
+        site.wait_operation(site.ask("DELETE", f"/providers/{NEAR}/checkpoints/{made['checkpoint']['id']}")["operation_id"])
+        (sites.web / "more").unlink()
+        quota(None)
+
     def a_copy_outlives_the_first_bank():
         site = state["first"]
         wish = {"copy": {"plan_id": state["plan"]}}
@@ -166,7 +192,7 @@ def main():
         expect(refused.returncode == 1 and "there is no file" in refused.stderr, refused.stderr)
 
     tests = (the_first_site_protects, the_second_site_lists_shows_and_restores, what_one_site_deletes_is_gone_on_the_other,
-             a_copy_outlives_the_first_bank, a_lost_database_is_rebuilt_from_the_banks, the_database_is_looked_after)
+             a_bank_holds_what_it_may_and_no_more, a_copy_outlives_the_first_bank, a_lost_database_is_rebuilt_from_the_banks, the_database_is_looked_after)
     try:
         for test in tests:
             try:

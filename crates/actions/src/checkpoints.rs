@@ -75,6 +75,7 @@ impl Actions {
         for resource in &plan.resources {
             provider.require(&resource.key.kind, OperationKind::Protect)?;
         }
+        self.has_room(&plan.project, provider).await?;
         let mut extra_info = Map::from_iter([("created_by".to_owned(), Value::from(CREATED_BY))]);
         extra_info.extend(request.extra_info);
 

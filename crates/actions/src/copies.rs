@@ -87,6 +87,7 @@ impl Actions {
                 from.id()
             )));
         }
+        self.has_room(&plan.project, to).await?;
         let there = self.store().list_checkpoints(&of_plan(target)).await?;
         let copied: HashSet<&str> = there.iter().filter_map(copied_from).collect();
 

@@ -91,6 +91,16 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// The project has used up its bytes in a bank.
+    #[error("the project's quota of {limit} bytes in the bank {bank} is used up: {used} are stored")]
+    BankFull {
+        /// The bank.
+        bank: String,
+        /// The limit.
+        limit: u64,
+        /// What is stored.
+        used: u64,
+    },
     /// Something that is needed cannot be reached now.
     #[error("{what} cannot be reached")]
     Unavailable {
@@ -121,7 +131,7 @@ impl Error {
             Self::NotFound { .. } | Self::UnknownMarker { .. } => Kind::NotFound,
             Self::Conflict { .. } => Kind::Conflict,
             Self::InUse { .. } => Kind::InUse,
-            Self::OverQuota { .. } => Kind::OverQuota,
+            Self::OverQuota { .. } | Self::BankFull { .. } => Kind::OverQuota,
             Self::Unavailable { .. } => Kind::Unavailable,
             Self::Internal { .. } => Kind::Internal,
             Self::Plugin(err) => match err.kind() {

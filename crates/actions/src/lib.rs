@@ -11,6 +11,7 @@
 //! Deliberately absent: HTTP. Whoever asks — the API, the dashboard, the scheduler — is a [`Caller`].
 
 mod authority;
+mod bank_accounts;
 mod bank_index;
 mod caller;
 mod checkpoints;
@@ -40,6 +41,7 @@ use karbor_types::{CheckpointId, Instant, ProjectId};
 use uuid::Uuid;
 
 pub use authority::{Authority, AuthorityError, PolicyFiles};
+pub use bank_accounts::{BankAccountView, BankUsage};
 pub use bank_index::Refreshed;
 pub use caller::{Caller, Principal};
 pub use checkpoints::{CheckpointFilter, NewCheckpointRequest, Reset};
@@ -90,6 +92,19 @@ pub trait Evidence: fmt::Debug + Send + Sync {
     ) -> std::result::Result<Option<Vec<CheckpointId>>, BoxError> {
         let _ = (project, provider);
         Ok(None)
+    }
+
+    /// Returns what the project's account in the provider's bank holds.
+    ///
+    /// # Errors
+    /// Whatever keeps the bank from answering; its text goes to the log only.
+    async fn usage(
+        &self,
+        project: &ProjectId,
+        provider: &Provider,
+    ) -> std::result::Result<BankUsage, BoxError> {
+        let _ = (project, provider);
+        Ok(BankUsage::default())
     }
 
     /// Returns the row that a commit record makes, if it stands in the provider's bank and is this project's;

@@ -33,7 +33,7 @@ impl Actions {
     /// [`Error::Forbidden`].
     pub async fn default_quotas(&self, caller: &Caller) -> Result<Quotas> {
         self.allow(caller, "quota:get_default")?;
-        Ok(self.settings().quota.0)
+        Ok(self.store().default_quotas(&self.settings().quota).await?)
     }
 
     /// Sets limits of a project and returns all of them.

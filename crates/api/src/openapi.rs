@@ -262,11 +262,10 @@ fn path_parameter(name: &str, path: &str) -> Value {
     let (text, schema) = match name {
         "project" => ("The project of the token", json!({"type": "string"})),
         "type" => ("The type of a resource", json!({"type": "string"})),
+        "bank" => ("The bank's name", json!({"type": "string"})),
         "provider" => ("The provider's id", json!({"type": "string", "format": "uuid"})),
         _ if path.contains("/os-services/") => ("The service's number", json!({"type": "integer"})),
-        _ if ours && !path.contains("/bank_accounts/") => {
-            ("Its id", json!({"type": "string", "format": "uuid"}))
-        }
+        _ if ours && name != "bank" => ("Its id", json!({"type": "string", "format": "uuid"})),
         _ => ("Its id or name", json!({"type": "string"})),
     };
     json!({"name": name, "in": "path", "required": true, "description": text, "schema": schema})

@@ -1,5 +1,6 @@
 //! The routes under `/v1/{project}`.
 
+mod bank_accounts;
 mod checkpoints;
 mod copies;
 mod operation_logs;
@@ -48,6 +49,7 @@ fn described() -> Routes {
     things(&mut routes);
     administration(&mut routes);
     operations(&mut routes);
+    accounts(&mut routes);
     routes
 }
 
@@ -330,6 +332,48 @@ fn administration(routes: &mut Routes) {
                 Op::new("update-quota-class", "Set the limits of a class", One("quota_class", "Quota"))
                     .takes(Takes::One("quota_class", "Limits")),
                 quotas::update_class,
+            ),
+    );
+}
+
+fn accounts(routes: &mut Routes) {
+    let path = "/v1/{project}/bank_accounts";
+    routes.address(
+        path,
+        Node::new().get(
+            Op::new(
+                "list-bank-accounts",
+                "List a project's areas in banks",
+                List("bank_accounts", "BankAccount"),
+            )
+            .filters(&["all_tenants"])
+            .since("1.1"),
+            bank_accounts::list,
+        ),
+    );
+    routes.address(
+        &format!("{path}/{{bank}}"),
+        Node::new()
+            .get(
+                Op::new(
+                    "show-bank-account",
+                    "Show an area and what it holds",
+                    One("bank_account", "BankAccount"),
+                )
+                .filters(&["project_id"])
+                .since("1.1"),
+                bank_accounts::show,
+            )
+            .put(
+                Op::new(
+                    "update-bank-account",
+                    "Set how many bytes it may hold",
+                    One("bank_account", "BankAccount"),
+                )
+                .takes(Takes::One("bank_account", "BankAccountChange"))
+                .filters(&["project_id"])
+                .since("1.1"),
+                bank_accounts::update,
             ),
     );
 }

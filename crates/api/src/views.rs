@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use karbor_actions::{
-    Checkpoint, DryRun, Instance, Operation, OperationLog, OperationProgress, Plan, Provider, Quotas,
-    ResourceResult, Restore, ScheduledOperation, ServiceStatus, ServiceView, Trigger, Usage, Verification,
+    BankAccountView, Checkpoint, DryRun, Instance, Operation, OperationLog, OperationProgress, Plan,
+    Provider, Quotas, ResourceResult, Restore, ScheduledOperation, ServiceStatus, ServiceView, Trigger,
+    Usage, Verification,
 };
 use karbor_types::{Instant, Parameters, Progress, Resource};
 use serde::ser::SerializeMap;
@@ -365,6 +366,25 @@ pub(crate) fn usage(usage: &[Usage], id: &str) -> Value {
     let mut shown: Map<String, Value> = usage.iter().map(row).collect();
     shown.insert("id".to_owned(), id.into());
     Value::Object(shown)
+}
+
+/// A project's area in a bank.
+pub(crate) fn bank_account(view: &BankAccountView) -> Value {
+    let account = &view.account;
+    let mut shown = json!({
+        "bank": account.bank, "project_id": account.project, "provider_ids": view.providers,
+        "place": format!("accounts/{}", account.project), "key_source": "master-key",
+        "quota_bytes": account.quota_bytes, "created_at": account.created_at.to_string(),
+        "updated_at": account.updated_at.map(|at| at.to_string()),
+    });
+    if let Some(usage) = &view.usage {
+        shown["usage"] = json!({
+            "checkpoints": usage.checkpoints, "logical_bytes": usage.logical_bytes,
+            "stored_bytes": usage.stored_bytes, "deduplicated_bytes": usage.deduplicated_bytes(),
+            "dead_bytes": usage.dead_bytes, "total_bytes": usage.total_bytes,
+        });
+    }
+    shown
 }
 
 /// An operation; its progress is told where it was asked for alone.

@@ -18,7 +18,7 @@ use karbor_types::{
     CheckpointEvent, CheckpointId, CheckpointMetadata, CheckpointState, Graph, Hook, PlanRecord,
     PluginRecord, ProviderRecord, StepState,
 };
-use karbor_vault::{BeginOptions, CheckpointInfo, CheckpointWriter};
+use karbor_vault::{Account, BeginOptions, CheckpointInfo, CheckpointWriter};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -52,7 +52,7 @@ pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
     };
     attempt.pass(Place::Opened).await;
 
-    let made = match make(attempt, &row, &provider, &writer).await {
+    let made = match make(attempt, &row, &provider, &account, &writer).await {
         Err(Stop::Drained) => {
             // What is finished becomes findable for the next attempt; if not, it is stored again.
             if let Err(err) = writer.flush().await {
@@ -111,6 +111,7 @@ async fn make(
     attempt: &Arc<Attempt>,
     row: &Checkpoint,
     provider: &Provider,
+    account: &Account,
     writer: &CheckpointWriter,
 ) -> Result<Made, Stop> {
     let graph = graph(attempt, row).await?;
@@ -130,6 +131,9 @@ async fn make(
     if failure.is_none() && attempt.lease.cancelled.is_cancelled() {
         failure = Some(Failure::new(ErrorKind::Cancelled, "cancelled"));
     }
+    if failure.is_none() {
+        failure = over_quota(attempt, row, provider, account, writer).await?;
+    }
     drive.clean_up(if failure.is_some() { Goes::Everything } else { Goes::Scaffolds }).await?;
     let resources = drive.resources_result();
     if let Some(failure) = failure {
@@ -140,6 +144,26 @@ async fn make(
     let info = Box::new(commit(attempt, row, writer, metadata).await?);
     attempt.pass(Place::Committed).await;
     Ok(Made::Committed { info, resources })
+}
+
+/// Tells when the project has more bytes in the bank than it may, with what was just written.
+async fn over_quota(
+    attempt: &Attempt,
+    row: &Checkpoint,
+    provider: &Provider,
+    account: &Account,
+    writer: &CheckpointWriter,
+) -> Result<Option<Failure>, Stop> {
+    let store = &attempt.shared.store;
+    let known = attempt.store(|| store.known_bank_account(&row.project, provider.bank())).await?;
+    let Some(limit) = known.and_then(|known| known.quota_bytes) else { return Ok(None) };
+    writer.flush().await?;
+    let used = account.stats().await?.total_bytes;
+    let text = format!(
+        "the project's quota of {limit} bytes in the bank {} is used up: with this checkpoint it has {used}",
+        provider.bank()
+    );
+    Ok((used > limit).then(|| Failure::new(ErrorKind::Denied, text)))
 }
 
 /// Returns the resource graph: the one that is stored, or one that is collected and stored now.

@@ -353,6 +353,24 @@ fn operations() -> Value {
                 "started_at": maybe_text(), "ended_at": maybe_text(), "progress": progress,
             },
         },
+        "BankAccount": {
+            "type": "object", "additionalProperties": false,
+            "required": ["bank", "project_id", "provider_ids", "place", "key_source", "quota_bytes", "created_at", "updated_at"],
+            "properties": {
+                "bank": text(), "project_id": text(), "provider_ids": {"type": "array", "items": uuid()},
+                "place": text(), "key_source": {"const": "master-key"},
+                "quota_bytes": {"type": ["integer", "null"]}, "created_at": text(), "updated_at": maybe_text(),
+                "usage": {
+                    "type": "object",
+                    "required": ["checkpoints", "logical_bytes", "stored_bytes", "deduplicated_bytes", "dead_bytes", "total_bytes"],
+                    "additionalProperties": {"type": "integer"},
+                },
+            },
+        },
+        "BankAccountChange": {
+            "type": "object", "additionalProperties": false, "required": ["quota_bytes"],
+            "properties": {"quota_bytes": {"type": ["integer", "null"], "minimum": 0}},
+        },
         "ResourceResult": {
             "type": "object", "required": ["type", "id", "status", "reason", "progress", "steps"],
             "properties": {

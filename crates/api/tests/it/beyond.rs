@@ -249,3 +249,50 @@ async fn copies_go_to_another_bank_once() {
     let again = world.call_at("1.1", "member", "POST", &path, Some(&wish)).await.ok();
     assert_eq!(again["copy"]["checkpoint_id"], json!([]), "each is copied once");
 }
+
+#[tokio::test]
+async fn a_project_has_an_area_in_each_bank() {
+    let world = World::new().await;
+    let at = |who: &'static str, method: &'static str, path: &'static str, body: Option<Value>| {
+        let world = &world;
+        async move { world.call_at("1.1", who, method, path, body.as_ref()).await }
+    };
+    let listed = at("member", "GET", "/v1/{P}/bank_accounts", None).await.ok();
+    let banks: Vec<_> =
+        listed["bank_accounts"].as_array().expect("a list").iter().map(|one| &one["bank"]).collect();
+    assert_eq!(banks, ["files", "objects"], "made with defaults on first use");
+    assert_eq!(listed["bank_accounts"][0]["quota_bytes"], Value::Null);
+    let shown = at("member", "GET", "/v1/{P}/bank_accounts/files", None).await.ok();
+    assert_eq!(shown["bank_account"]["usage"]["stored_bytes"], 0);
+    assert_eq!(shown["bank_account"]["provider_ids"], json!([NOOP]));
+    assert_eq!(
+        world.get("member", "/v1/{P}/bank_accounts").await.status,
+        404,
+        "version 1.0 does not know it"
+    );
+    assert_eq!(at("member", "GET", "/v1/{P}/bank_accounts/nowhere", None).await.status, 404);
+
+    let full = json!({"bank_account": {"quota_bytes": 0}});
+    let path = "/v1/{P}/bank_accounts/files";
+    assert_eq!(at("member", "PUT", path, Some(full.clone())).await.status, 403);
+    for wrong in [
+        json!({}),
+        json!({"quota_bytes": -1}),
+        json!({"quota_bytes": "1"}),
+        json!({"quota_bytes": 1, "more": 1}),
+    ] {
+        let reply = at("admin", "PUT", path, Some(json!({"bank_account": wrong}))).await;
+        assert_eq!(reply.status, 400, "{}", reply.text);
+    }
+    let set = at("admin", "PUT", path, Some(full)).await.ok();
+    assert_eq!(set["bank_account"]["quota_bytes"], 0);
+    let plan = world.plan("member").await;
+    let protect = format!("/v1/{{P}}/providers/{NOOP}/checkpoints");
+    let refused = world.post("member", &protect, json!({"checkpoint": {"plan_id": plan}})).await;
+    assert_eq!(refused.status, 413);
+    assert!(refused.fault().contains("quota of 0 bytes in the bank files"), "{}", refused.text);
+    at("admin", "PUT", path, Some(json!({"bank_account": {"quota_bytes": null}}))).await.ok();
+    world.post("member", &protect, json!({"checkpoint": {"plan_id": plan}})).await.ok();
+    let all = at("admin", "GET", "/v1/{P}/bank_accounts?all_tenants=1", None).await.ok();
+    assert_eq!(all["bank_accounts"].as_array().map(Vec::len), Some(2));
+}

@@ -85,11 +85,11 @@ fn described(path: &str) -> Option<(&'static str, &'static Value)> {
 fn the_committed_description_is_fresh() {
     let path = format!("{}/../../docs/openapi.json", env!("CARGO_MANIFEST_DIR"));
     let text = serde_json::to_string_pretty(&*DOCUMENT).expect("JSON") + "\n";
-    if std::env::var_os("KARBOR_WRITE_GENERATED").is_some() {
+    if std::env::var_os("KARBOR_UPDATE_GENERATED").is_some() {
         std::fs::write(&path, &text).expect("docs can be written");
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    let hint = "docs/openapi.json is not what the routes say: run this test with KARBOR_WRITE_GENERATED=1 and commit it";
+    let hint = "docs/openapi.json is not what the routes say: run this test with KARBOR_UPDATE_GENERATED=1 and commit it";
     assert!(committed == text, "{hint}");
 }
 

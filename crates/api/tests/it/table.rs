@@ -158,6 +158,14 @@ const ROUTES: &[Route] = &[
     route("GET", "/scheduled_operations", ""),
     route("GET", "/scheduled_operations/{id}", "scheduled"),
     Route { admin: true, ..route("GET", "/os-services", "") },
+    route("GET", "/bank_accounts", ""),
+    Route { missing: 200, ..route("GET", "/bank_accounts/files?project_id={id}", "project") },
+    Route {
+        admin: true,
+        body: |_| Some(json!({"bank_account": {"quota_bytes": null}})),
+        missing: 200,
+        ..route("PUT", "/bank_accounts/files?project_id={id}", "project")
+    },
     Route { foreign: 403, missing: 200, ..route("GET", "/quotas/{id}", "project") },
     Route { foreign: 403, missing: 200, ..route("GET", "/quotas/{id}/detail", "project") },
     Route { foreign: 200, missing: 200, ..route("GET", "/quotas/{id}/defaults", "project") },

@@ -43,6 +43,17 @@ pub(crate) enum Command {
         #[arg(long = "info", value_name = "KEY=VALUE")]
         info: Vec<String>,
     },
+    /// Copy a plan's checkpoints into the bank of another provider
+    Copy {
+        /// Plan, by id or name
+        plan: String,
+        /// The provider to whose bank, by id or name; an administrator may have named one
+        #[arg(long, value_name = "PROVIDER")]
+        to: Option<String>,
+        /// Follow the copies until they have ended, and fail if one does
+        #[arg(long)]
+        wait: bool,
+    },
     /// Delete checkpoints, and free what only they needed
     Delete {
         /// Ids
@@ -96,6 +107,26 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
             output.list(&all, &columns)
         }
         Command::Show { checkpoint } => output.object(&find(client, &checkpoint).await?.1),
+        Command::Copy { plan, to, wait } => {
+            let plan = client.find("/plans", "plans", "plan", &plan).await?;
+            let from = plan["provider_id"].as_str().context("the service sent a plan without a provider")?;
+            let mut body = json!({"copy": {"plan_id": plan["id"]}});
+            if to.is_some() {
+                body["copy"]["target_provider_id"] = json!(provider::resolve(client, to.as_deref()).await?);
+            }
+            let path = format!("/providers/{from}/checkpoints/action");
+            let made = client.post(&path, &body).await?["copy"].take();
+            let pairs = made["checkpoint_id"].as_array().cloned().unwrap_or_default();
+            if wait {
+                for id in pairs.iter().filter_map(|pair| pair["checkpoint_copy_id"].as_str()) {
+                    let operation = follow::to_the_end(client, output, id).await?;
+                    if operation["state"] != "succeeded" {
+                        bail!("{}", follow::failure(&format!("copy {id}"), &operation));
+                    }
+                }
+            }
+            output.list(&pairs, &[("Checkpoint", "checkpoint_protect_id"), ("Copy", "checkpoint_copy_id")])
+        }
         Command::Create { plan, wait, info } => {
             let plan = client.find("/plans", "plans", "plan", &plan).await?;
             let provider =

@@ -3,10 +3,12 @@
 //! Every command is one or a few calls that anybody's client could make; nothing here reaches around the API.
 //! An error says what was asked, what the service answered, and what to do next.
 
+mod bank_account;
 mod checkpoint;
 mod follow;
 mod http;
 mod keystone;
+mod log;
 mod operation;
 mod output;
 mod plan;
@@ -14,7 +16,10 @@ mod protectable;
 mod provider;
 mod quota;
 mod restore;
+mod schedule;
+mod service;
 mod settings;
+mod trigger;
 mod verification;
 
 use anyhow::Result;
@@ -75,9 +80,27 @@ pub(crate) enum Command {
     /// Watch and cancel the work behind checkpoints, restores and verifications
     #[command(subcommand)]
     Operation(operation::Command),
+    /// Say when something is done
+    #[command(subcommand)]
+    Trigger(trigger::Command),
+    /// Protect plans by themselves, when triggers say so
+    #[command(subcommand)]
+    Schedule(schedule::Command),
+    /// Look at what was done
+    #[command(subcommand)]
+    Log(log::Command),
     /// Show and set how much a project may have
     #[command(subcommand)]
     Quota(quota::Command),
+    /// Show and set the limits of classes of projects
+    #[command(subcommand)]
+    QuotaClass(quota::ClassCommand),
+    /// Show a project's areas in banks, and how much they may hold
+    #[command(subcommand)]
+    BankAccount(bank_account::Command),
+    /// Look at the processes, and switch them off and on (administrators)
+    #[command(subcommand)]
+    Service(service::Command),
 }
 
 /// Runs one client command.
@@ -92,6 +115,12 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<()>
         Command::Restore(command) => restore::run(&client, &output, command).await,
         Command::Verification(command) => verification::run(&client, &output, command).await,
         Command::Operation(command) => operation::run(&client, &output, command).await,
+        Command::Trigger(command) => trigger::run(&client, &output, command).await,
+        Command::Schedule(command) => schedule::run(&client, &output, command).await,
+        Command::Log(command) => log::run(&client, &output, command).await,
         Command::Quota(command) => quota::run(&client, &output, command).await,
+        Command::QuotaClass(command) => quota::run_class(&client, &output, command).await,
+        Command::BankAccount(command) => bank_account::run(&client, &output, command).await,
+        Command::Service(command) => service::run(&client, &output, command).await,
     }
 }

@@ -29,6 +29,12 @@ pub(crate) enum Command {
         /// Parameter as TYPE.member=value or TYPE#ID.member=value; can be given several times
         #[arg(long = "parameter", short = 'p', value_name = "KEY=VALUE")]
         parameters: Vec<String>,
+        /// How much is read: structure, sample or all
+        #[arg(long, value_parser = ["structure", "sample", "all"])]
+        mode: Option<String>,
+        /// How many percent of the chunks a sample reads
+        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100), requires = "mode")]
+        sample_percent: Option<u8>,
         /// Follow it until it has ended, and fail if something is damaged
         #[arg(long)]
         wait: bool,
@@ -48,11 +54,17 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
             let path = format!("/verifications/{verification}");
             output.object(&client.get(&path, &[]).await?["verification"].take())
         }
-        Command::Create { checkpoint, parameters, wait } => {
+        Command::Create { checkpoint, parameters, mode, sample_percent, wait } => {
             let (provider, found) = checkpoint::find(client, &checkpoint).await?;
-            let body = json!({"verification": {
+            let mut body = json!({"verification": {
                 "provider_id": provider, "checkpoint_id": found["id"],
                 "parameters": plan::parse_parameters(&parameters)?}});
+            if let Some(mode) = mode {
+                body["verification"]["mode"] = json!(mode);
+            }
+            if let Some(percent) = sample_percent {
+                body["verification"]["sample_percent"] = json!(percent);
+            }
             let made = client.post("/verifications", &body).await?["verification"].take();
             let id = made["id"].as_str().context("the service sent a verification without an id")?.to_owned();
             if !wait {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use karbor_actions::BoxError;
+use karbor_actions::{BankUsage, BoxError};
 use karbor_bank::{Bank, Key};
 use karbor_plugin::{Error, ErrorKind, Provider};
 use karbor_store::{Checkpoint, CheckpointStats, PlanSnapshot};
@@ -184,6 +184,24 @@ impl karbor_actions::Evidence for ServiceBanks {
         // A directory whose file system is not mounted lists nothing; then this is no bank either.
         karbor_bank::read_descriptor(account.bank().as_ref()).await?;
         Ok(Some(sessions.into_iter().map(|session| CheckpointId(session.operation)).collect()))
+    }
+
+    async fn usage(
+        &self,
+        project: &ProjectId,
+        provider: &Provider,
+    ) -> std::result::Result<BankUsage, BoxError> {
+        let Some(account) = self.open_existing(provider.id(), project).await? else {
+            return Ok(BankUsage::default());
+        };
+        let stats = account.stats().await?;
+        Ok(BankUsage {
+            checkpoints: stats.checkpoints,
+            logical_bytes: stats.logical_bytes,
+            stored_bytes: stats.stored_bytes,
+            dead_bytes: stats.dead_bytes,
+            total_bytes: stats.total_bytes,
+        })
     }
 
     async fn committed(

@@ -1,5 +1,6 @@
 //! What the tables hold, as plain data.
 
+mod bank_account;
 mod checkpoint;
 mod operation;
 mod plan;
@@ -10,6 +11,7 @@ mod schedule;
 mod service;
 mod step;
 
+pub use bank_account::BankAccount;
 pub use checkpoint::{Checkpoint, CheckpointChange, CheckpointStats, NewCheckpoint, PlanSnapshot};
 pub use operation::{
     Backlog, Claim, ClaimOptions, Claimed, Finish, NewOperation, Operation, OperationLog, Renewal,

@@ -11,7 +11,10 @@ use crate::sql::{Database, Row, Transaction, failed};
 use crate::{Engine, Error, Result};
 
 /// The migrations, oldest first; the version of a schema is how many of them it has seen.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_base.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_base.sql"),
+    include_str!("../../migrations/0002_bank_accounts.sql"),
+];
 
 /// The version that this program needs.
 pub(crate) fn known_version() -> u32 {

@@ -1,6 +1,8 @@
 //! The store itself: opening it, and what all of its methods share.
 
+mod bank_accounts;
 mod checkpoints;
+mod imports;
 mod ledger;
 mod logs;
 mod operations;
@@ -11,7 +13,7 @@ mod runs;
 mod schedule;
 mod services;
 mod steps;
-pub(crate) mod transaction;
+mod transaction;
 
 use std::fmt;
 use std::sync::Arc;

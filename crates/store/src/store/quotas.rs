@@ -10,6 +10,9 @@ use crate::sql::{Transaction, number};
 use crate::store::transaction::transaction;
 use crate::{Error, Limit, QuotaDefaults, QuotaResource, Quotas, Result, Store, Usage};
 
+/// The class whose limits hold for projects that have none of their own.
+const DEFAULT_CLASS: &str = "default";
+
 const USAGES: &str = "quota_usages";
 
 /// Which rows of a table of limits: a project's or a class's.
@@ -37,12 +40,21 @@ impl<'a> Limits<'a> {
 }
 
 impl Store {
-    /// Returns the limits that hold for a project: its own, else the defaults.
+    /// Returns the limits that hold for a project: its own, else those of the class `default`, else the defaults.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn get_quotas(&self, project: &ProjectId, defaults: &QuotaDefaults) -> Result<Quotas> {
-        self.limits(Limits::of_project(project), defaults).await
+        let class = QuotaDefaults(self.default_quotas(defaults).await?);
+        self.limits(Limits::of_project(project), &class).await
+    }
+
+    /// Returns the limits of projects that have none of their own: those of the class `default`, else the defaults.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn default_quotas(&self, defaults: &QuotaDefaults) -> Result<Quotas> {
+        self.limits(Limits::of_class(DEFAULT_CLASS), defaults).await
     }
 
     /// Returns limits and usage of a project.
@@ -192,12 +204,14 @@ pub(crate) async fn charge(
     resource: QuotaResource,
     defaults: &QuotaDefaults,
 ) -> Result<()> {
-    let own =
-        Limits::of_project(project).select().and_where(Expr::col("resource").eq(resource.as_str())).take();
-    let limit = match tx.rows(&own).await?.first() {
-        Some(row) => Limit::from_number(row.number("hard_limit")?),
-        None => defaults.0.limit(resource),
-    };
+    let mut limit = defaults.0.limit(resource);
+    for limits in [Limits::of_project(project), Limits::of_class(DEFAULT_CLASS)] {
+        let select = limits.select().and_where(Expr::col("resource").eq(resource.as_str())).take();
+        if let Some(row) = tx.rows(&select).await?.first() {
+            limit = Limit::from_number(row.number("hard_limit")?);
+            break;
+        }
+    }
     let (in_use, reserved) = match resource {
         QuotaResource::Plans => (1, 0),
         QuotaResource::Checkpoints => (0, 1),

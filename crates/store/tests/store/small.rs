@@ -267,3 +267,48 @@ pub(crate) async fn a_ledger_is_numbered_and_found_again(world: World) {
         assert!(matches!(missing, Some(Error::NotFound { what: "ledger entry", .. })), "{missing:?}");
     }
 }
+
+pub(crate) async fn a_bank_account_is_made_once_with_defaults(world: World) {
+    let store = &world.store;
+    let project = crate::rows::project("p");
+    assert_eq!(store.known_bank_account(&project, "files").await.expect("looked up"), None);
+    let mut tasks = Vec::new();
+    for second in 1..5 {
+        let (store, project) = (world.other().await, project.clone());
+        tasks.push(tokio::spawn(async move { store.bank_account(&project, "files", at(second)).await }));
+    }
+    let mut made = Vec::new();
+    for task in tasks {
+        made.push(task.await.expect("no panic").expect("made or found"));
+    }
+    assert!(made.iter().all(|account| *account == made[0]), "{made:?}");
+    assert_eq!((made[0].quota_bytes, made[0].updated_at), (None, None));
+
+    let set = store.set_bank_quota(&project, "files", Some(7), at(9)).await.expect("set");
+    assert_eq!((set.quota_bytes, set.created_at, set.updated_at), (Some(7), made[0].created_at, Some(at(9))));
+    let other = store.set_bank_quota(&project, "objects", None, at(9)).await.expect("made and set");
+    assert_eq!(store.list_bank_accounts(Some(&project)).await.expect("listed"), [set.clone(), other]);
+    assert_eq!(store.bank_account(&project, "files", at(20)).await.expect("found"), set);
+    let refused = store.set_bank_quota(&project, "files", Some(u64::MAX), at(9)).await;
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+    assert!(store.list_bank_accounts(Some(&crate::rows::project("q"))).await.expect("listed").is_empty());
+}
+
+pub(crate) async fn the_default_class_holds_for_projects_without_limits(world: World) {
+    let store = &world.store;
+    let (own, other) = (crate::rows::project("own"), crate::rows::project("other"));
+    let one = [(QuotaResource::Plans, Limit::At(1))];
+    store.set_quota_class("default", &one, at(1)).await.expect("set");
+    store.set_quota_class("gold", &[(QuotaResource::Plans, Limit::At(9))], at(1)).await.expect("set");
+    store.set_quotas(&own, &[(QuotaResource::Plans, Limit::At(2))], at(1)).await.expect("set");
+    let defaults = crate::rows::UNLIMITED;
+    assert_eq!(store.get_quotas(&own, &defaults).await.expect("read").plans, Limit::At(2));
+    assert_eq!(store.get_quotas(&other, &defaults).await.expect("read").plans, Limit::At(1));
+    assert_eq!(store.default_quotas(&defaults).await.expect("read").plans, Limit::At(1));
+    store.create_plan(&crate::rows::plan(1, "other"), &defaults).await.expect("the first");
+    let second = store.create_plan(&crate::rows::plan(2, "other"), &defaults).await;
+    assert!(matches!(second, Err(Error::OverQuota { limit: 1, .. })), "{second:?}");
+    for number in [3, 4] {
+        store.create_plan(&crate::rows::plan(number, "own"), &defaults).await.expect("its own limit is two");
+    }
+}

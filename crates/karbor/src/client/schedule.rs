@@ -1,0 +1,90 @@
+//! `karbor schedule …`: scheduled operations.
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::{Map, json};
+
+use crate::client::trigger::{self, id};
+use crate::client::{Client, Output};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List what is scheduled
+    List {
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Show one scheduled operation
+    Show {
+        /// Scheduled operation, by id or name
+        scheduled_operation: String,
+    },
+    /// Protect a plan whenever a trigger says so
+    Create {
+        /// Its name
+        name: String,
+        /// Plan, by id or name
+        plan: String,
+        /// Trigger, by id or name
+        trigger: String,
+        /// What it is for
+        #[arg(long)]
+        description: Option<String>,
+        /// Keep so many checkpoints, and delete older ones
+        #[arg(long, value_name = "COUNT")]
+        max_backups: Option<u32>,
+        /// Keep checkpoints for so many days, and delete older ones
+        #[arg(long, value_name = "DAYS")]
+        retention_days: Option<u32>,
+    },
+    /// Delete scheduled operations
+    Delete {
+        /// Scheduled operations, by id or name
+        #[arg(required = true)]
+        scheduled_operations: Vec<String>,
+    },
+}
+
+const COLUMNS: [(&str, &str); 5] = [
+    ("ID", "id"),
+    ("Name", "name"),
+    ("Type", "operation_type"),
+    ("Plan", "operation_definition.plan_id"),
+    ("Trigger", "trigger_id"),
+];
+const PATH: &str = "/scheduled_operations";
+
+pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> Result<()> {
+    let what = "scheduled operation";
+    match command {
+        Command::List { limit } => output.list(&client.list(PATH, "operations", &[], limit).await?, &COLUMNS),
+        Command::Show { scheduled_operation } => {
+            output.object(&client.find(PATH, "operations", what, &scheduled_operation).await?)
+        }
+        Command::Create { name, plan, trigger, description, max_backups, retention_days } => {
+            let plan = client.find("/plans", "plans", "plan", &plan).await?;
+            let trigger = trigger::find(client, &trigger).await?;
+            let mut definition = Map::from_iter([
+                ("plan_id".to_owned(), plan["id"].clone()),
+                ("provider_id".to_owned(), plan["provider_id"].clone()),
+            ]);
+            definition.extend(max_backups.map(|count| ("max_backups".to_owned(), json!(count))));
+            definition.extend(retention_days.map(|days| ("retention_duration".to_owned(), json!(days))));
+            let retains = max_backups.is_some() || retention_days.is_some();
+            let body = json!({"scheduled_operation": {
+                "name": name, "description": description, "trigger_id": trigger["id"],
+                "operation_type": if retains { "retention_protect" } else { "protect" },
+                "operation_definition": definition}});
+            output.object(&client.post(PATH, &body).await?["scheduled_operation"].take())
+        }
+        Command::Delete { scheduled_operations } => {
+            for name in scheduled_operations {
+                let found = client.find(PATH, "operations", what, &name).await?;
+                client.delete(&format!("{PATH}/{}", id(&found))).await?;
+                output.say(&format!("Deleted scheduled operation {name}"))?;
+            }
+            Ok(())
+        }
+    }
+}

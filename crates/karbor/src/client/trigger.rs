@@ -1,0 +1,136 @@
+//! `karbor trigger …`
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use crate::client::{Client, Output};
+
+/// When something is done.
+#[derive(Debug, Args)]
+pub(crate) struct Times {
+    /// Five fields of a crontab, such as "0 3 * * *"
+    #[arg(long, value_name = "FIELDS", conflicts_with = "calendar")]
+    crontab: Option<String>,
+    /// An iCalendar VEVENT with its rule
+    #[arg(long, value_name = "VEVENT")]
+    calendar: Option<String>,
+    /// When it begins, in UTC: YYYY-MM-DD HH:MM:SS
+    #[arg(long, value_name = "TIME")]
+    start_time: Option<String>,
+    /// When it ends, in UTC
+    #[arg(long, value_name = "TIME")]
+    end_time: Option<String>,
+    /// How many seconds late it may be
+    #[arg(long, value_name = "SECONDS")]
+    window: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List triggers
+    List {
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Show one trigger
+    Show {
+        /// Trigger, by id or name
+        trigger: String,
+    },
+    /// Make a trigger
+    Create {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        times: Times,
+    },
+    /// Change a trigger; what is not given stays
+    Update {
+        /// Trigger, by id or name
+        trigger: String,
+        /// Its new name
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        times: Times,
+    },
+    /// Delete triggers
+    Delete {
+        /// Triggers, by id or name
+        #[arg(required = true)]
+        triggers: Vec<String>,
+    },
+}
+
+const COLUMNS: [(&str, &str); 4] =
+    [("ID", "id"), ("Name", "name"), ("Format", "properties.format"), ("Pattern", "properties.pattern")];
+
+/// Finds a trigger by its id or name.
+pub(crate) async fn find(client: &Client, text: &str) -> Result<Value> {
+    client.find("/triggers", "triggers", "trigger", text).await
+}
+
+pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> Result<()> {
+    match command {
+        Command::List { limit } => {
+            output.list(&client.list("/triggers", "triggers", &[], limit).await?, &COLUMNS)
+        }
+        Command::Show { trigger } => output.object(&find(client, &trigger).await?),
+        Command::Create { name, times } => {
+            let properties = times.properties();
+            if properties.get("pattern").is_none() {
+                bail!("a trigger needs its times: give --crontab or --calendar");
+            }
+            let body = json!({"trigger_info": {"name": name, "type": "time", "properties": properties}});
+            output.object(&client.post("/triggers", &body).await?["trigger_info"].take())
+        }
+        Command::Update { trigger, name, times } => {
+            let mut change = Map::new();
+            change.extend(name.map(|name| ("name".to_owned(), json!(name))));
+            let properties = times.properties();
+            if !properties.is_empty() {
+                change.insert("properties".to_owned(), Value::Object(properties));
+            }
+            if change.is_empty() {
+                bail!(
+                    "nothing to change: give --name, --crontab, --calendar, --start-time, --end-time or --window"
+                );
+            }
+            let path = format!("/triggers/{}", id(&find(client, &trigger).await?));
+            output.object(&client.put(&path, &json!({"trigger_info": change})).await?["trigger_info"].take())
+        }
+        Command::Delete { triggers } => {
+            for trigger in triggers {
+                client.delete(&format!("/triggers/{}", id(&find(client, &trigger).await?))).await?;
+                output.say(&format!("Deleted trigger {trigger}"))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+impl Times {
+    fn properties(self) -> Map<String, Value> {
+        let mut properties = Map::new();
+        let pattern = match (self.crontab, self.calendar) {
+            (Some(fields), _) => Some(("crontab", fields)),
+            (None, Some(event)) => Some(("calendar", event)),
+            (None, None) => None,
+        };
+        if let Some((format, pattern)) = pattern {
+            properties.insert("format".to_owned(), json!(format));
+            properties.insert("pattern".to_owned(), json!(pattern));
+        }
+        properties.extend(self.start_time.map(|time| ("start_time".to_owned(), json!(time))));
+        properties.extend(self.end_time.map(|time| ("end_time".to_owned(), json!(time))));
+        properties.extend(self.window.map(|seconds| ("window".to_owned(), json!(seconds))));
+        properties
+    }
+}
+
+/// Returns the id of what the service sent.
+pub(crate) fn id(item: &Value) -> &str {
+    item["id"].as_str().unwrap_or_default()
+}
