@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import sample  # noqa: E402
+import signals  # noqa: E402
 from postgres import Postgres  # noqa: E402
 
 BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stderr.isatty() else ("", "", "")
@@ -49,9 +50,10 @@ class Service:
     def start(self):
         self.state.mkdir(parents=True, exist_ok=True)
         log = open(self.state / "karbor.log", "ab")
-        self.process = subprocess.Popen(
-            [self.binary, "serve", "--state-dir", self.state, "--listen", f"127.0.0.1:{self.port}"],
-            stdout=log, stderr=log, start_new_session=True)
+        with signals.held():
+            self.process = subprocess.Popen(
+                [self.binary, "serve", "--state-dir", self.state, "--listen", f"127.0.0.1:{self.port}"],
+                stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 60
         while not self.healthy():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -118,7 +120,8 @@ class Run:
 
     def start_writer(self):
         path = os.path.abspath(sample.__file__)
-        self.writer = subprocess.Popen([sys.executable, path, self.sqlite], start_new_session=True)
+        with signals.held():
+            self.writer = subprocess.Popen([sys.executable, path, self.sqlite], start_new_session=True)
 
     def stop_writer(self):
         if self.writer and self.writer.poll() is None:
@@ -304,10 +307,7 @@ def main():
     if os.geteuid() == 0 and str(arguments.home).startswith("/root/"):
         arguments.home = Path("/var/lib/karbor-quickstart")
 
-    def stop(_number, _frame):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    signals.install()
     run = Run(arguments)
     try:
         run.run()
@@ -315,8 +315,8 @@ def main():
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        run.close()
+        with signals.held():
+            run.close()
 
 
 if __name__ == "__main__":

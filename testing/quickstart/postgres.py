@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import signals
+
 
 class Postgres:
     """PostgreSQL from Debian's package, below one directory, stopped by process id."""
@@ -55,10 +57,11 @@ class Postgres:
                 [self.bin / "initdb", "-D", self.data, "-U", "karbor", "-A", "trust", "-E", "UTF8", "--locale=C"],
                 check=True, stdout=subprocess.DEVNULL, cwd="/", **self._run_as())
         log = open(self.home / "log", "ab")
-        self.process = subprocess.Popen(
-            [self.bin / "postgres", "-D", self.data, "-k", self.sockets, "-p", str(self.port),
-             "-c", "listen_addresses=", "-c", "fsync=off"],
-            stdout=log, stderr=log, cwd="/", start_new_session=True, **self._run_as())
+        with signals.held():
+            self.process = subprocess.Popen(
+                [self.bin / "postgres", "-D", self.data, "-k", self.sockets, "-p", str(self.port),
+                 "-c", "listen_addresses=", "-c", "fsync=off"],
+                stdout=log, stderr=log, cwd="/", start_new_session=True, **self._run_as())
         deadline = time.monotonic() + 60
         while subprocess.run([self.bin / "pg_isready", "-q", "-h", self.sockets, "-p", str(self.port)]).returncode:
             if self.process.poll() is not None or time.monotonic() > deadline:

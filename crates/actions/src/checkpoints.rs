@@ -135,13 +135,16 @@ impl Actions {
         request: &ListRequest,
     ) -> Result<Page<Checkpoint>> {
         self.allow(caller, "provider:checkpoint_get_all")?;
-        self.provider(provider)?;
+        let from = self.provider(provider)?;
         let everybody = request.all_tenants && caller.is_admin;
         let mut project = (!everybody).then(|| caller.project.clone());
         if everybody && let Some((_, wanted)) = request.filters.iter().find(|(name, _)| name == "project_id")
         {
             let Ok(wanted) = ProjectId::new(wanted.clone()) else { return Ok(Page::empty()) };
             project = Some(wanted);
+        }
+        if let Some(project) = &project {
+            self.look_into_bank(project, &from).await;
         }
         let mut filters = vec![Filter::Equals(CheckpointColumn::Provider, provider.to_string().into())];
         filters.extend(filter.plan.as_deref().map(|id| Filter::Equals(CheckpointColumn::Plan, id.into())));
@@ -264,7 +267,15 @@ impl Actions {
         provider: ProviderId,
         id: CheckpointId,
     ) -> Result<Checkpoint> {
-        let checkpoint = self.store().get_checkpoint(id).await?;
+        let checkpoint = match self.store().get_checkpoint(id).await {
+            Err(karbor_store::Error::NotFound { .. })
+                if let Some(found) = self.registry().provider(provider).cloned()
+                    && self.find_in_bank(&caller.project, &found, id).await? =>
+            {
+                self.store().get_checkpoint(id).await?
+            }
+            found => found?,
+        };
         if checkpoint.provider != provider {
             return Err(Error::not_found("checkpoint", &id));
         }

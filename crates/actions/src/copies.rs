@@ -100,6 +100,8 @@ impl Actions {
                 continue;
             }
             for resource in &source.plan.resources {
+                // A plugin that keeps bytes outside the bank does not offer to copy.
+                from.require(&resource.key.kind, OperationKind::Copy)?;
                 to.require(&resource.key.kind, OperationKind::Restore)?;
             }
             let copy = CheckpointId(self.new_id());

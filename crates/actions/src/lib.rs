@@ -11,6 +11,7 @@
 //! Deliberately absent: HTTP. Whoever asks — the API, the dashboard, the scheduler — is a [`Caller`].
 
 mod authority;
+mod bank_index;
 mod caller;
 mod checkpoints;
 mod copies;
@@ -39,6 +40,7 @@ use karbor_types::{CheckpointId, Instant, ProjectId};
 use uuid::Uuid;
 
 pub use authority::{Authority, AuthorityError, PolicyFiles};
+pub use bank_index::Refreshed;
 pub use caller::{Caller, Principal};
 pub use checkpoints::{CheckpointFilter, NewCheckpointRequest, Reset};
 pub use copies::{Copied, CopyRequest};
@@ -74,8 +76,40 @@ pub trait Evidence: fmt::Debug + Send + Sync {
         project: &ProjectId,
         provider: &Provider,
         checkpoint: CheckpointId,
-    ) -> std::result::Result<bool, Box<dyn std::error::Error + Send + Sync>>;
+    ) -> std::result::Result<bool, BoxError>;
+
+    /// Lists the checkpoints whose commit records stand in the project's account of the provider's bank, whoever put
+    /// them there; `None` when that cannot be told.
+    ///
+    /// # Errors
+    /// Whatever keeps the bank from answering; its text goes to the log only.
+    async fn living(
+        &self,
+        project: &ProjectId,
+        provider: &Provider,
+    ) -> std::result::Result<Option<Vec<CheckpointId>>, BoxError> {
+        let _ = (project, provider);
+        Ok(None)
+    }
+
+    /// Returns the row that a commit record makes, if it stands in the provider's bank and is this project's;
+    /// the provider that it names may be another one with the same bank.
+    ///
+    /// # Errors
+    /// Whatever keeps the bank from answering, or the record from being read; its text goes to the log only.
+    async fn committed(
+        &self,
+        project: &ProjectId,
+        provider: &Provider,
+        checkpoint: CheckpointId,
+    ) -> std::result::Result<Option<Checkpoint>, BoxError> {
+        let _ = (project, provider, checkpoint);
+        Ok(None)
+    }
 }
+
+/// Why a bank did not answer.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Gives out the time.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
@@ -110,7 +144,20 @@ pub struct Parts {
 /// Everything that can be asked for. Cheap to clone.
 #[derive(Clone)]
 pub struct Actions {
-    parts: Arc<Parts>,
+    parts: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    looks: bank_index::LastLooks,
+}
+
+impl std::ops::Deref for Inner {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
 impl fmt::Debug for Actions {
@@ -122,7 +169,7 @@ impl fmt::Debug for Actions {
 impl Actions {
     /// Makes the actions.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self { parts: Arc::new(Inner { parts, looks: bank_index::LastLooks::default() }) }
     }
 
     /// Makes a caller of somebody who was identified: the policy says whether they are an administrator.

@@ -39,6 +39,8 @@ pub struct Settings {
     pub time_format: TimeFormat,
     /// After how many seconds without a sign of life a service is down.
     pub service_down_seconds: u32,
+    /// How old an index of checkpoints may be when they are listed; then the bank is looked at.
+    pub bank_look_seconds: u32,
 }
 
 impl Default for Settings {
@@ -51,6 +53,7 @@ impl Default for Settings {
             max_window_seconds: 1800,
             time_format: TimeFormat::Calendar,
             service_down_seconds: 60,
+            bank_look_seconds: 10,
         }
     }
 }

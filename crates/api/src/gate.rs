@@ -4,12 +4,12 @@
 //! wrong inside. Nothing behind the gate runs for somebody who was not identified.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -21,7 +21,7 @@ use tracing::{Instrument, debug, error, info_span};
 
 use crate::fault::{Cause, Fault, chain};
 use crate::identity::{IdentityError, Welcome};
-use crate::{BaseUrl, State, routes, versions};
+use crate::{BaseUrl, State, metrics, openapi, routes, versions};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 const COMPUTE_REQUEST_ID: HeaderName = HeaderName::from_static("x-compute-request-id");
@@ -33,11 +33,16 @@ pub(crate) fn outer(state: State) -> Router {
     let v1 = routes::v1(state.clone())
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(state.clone(), gate));
-    let open = Router::new()
-        .route("/healthcheck", get(versions::healthcheck))
-        .route("/v1", any(versions::this_version))
-        .route("/v1/", any(versions::this_version))
-        .with_state(state.clone());
+    let open = watched(state.clone());
+    let open = open
+        .merge(
+            Router::new()
+                .route("/v1", any(versions::this_version))
+                .route("/v1/", any(versions::this_version))
+                .with_state(state.clone()),
+        )
+        .merge(Router::new().route("/openapi.json", get(openapi::show)).with_state(document()))
+        .route("/openapi", get(openapi::show_page));
     let rest = any(move |request: Request| {
         let (v1, state) = (v1.clone(), state.clone());
         async move {
@@ -51,6 +56,23 @@ pub(crate) fn outer(state: State) -> Router {
     open.fallback(rest)
 }
 
+/// Returns the description of the API as text: the same for all of a process.
+fn document() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| crate::openapi().to_string())
+}
+
+/// Builds the router of what watchers ask for.
+pub(crate) fn watched(state: State) -> Router {
+    let router = Router::new().route("/healthcheck", get(versions::healthcheck)).with_state(state.clone());
+    match state.inner.exposition.clone() {
+        Some(exposition) => {
+            router.merge(Router::new().route("/metrics", get(metrics::show)).with_state((state, exposition)))
+        }
+        None => router,
+    }
+}
+
 async fn gate(
     axum::extract::State(state): axum::extract::State<State>,
     request: Request,
@@ -60,9 +82,14 @@ async fn gate(
     let span = info_span!("request", request.id = %id);
     let began = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let under_way = state.inner.metrics.begin();
     let mut response = admitted(&state, request, next, &id).instrument(span).await;
+    drop(under_way);
 
     let status = response.status().as_u16();
+    let route = route.as_ref().map(MatchedPath::as_str);
+    state.inner.metrics.answered(method.as_str(), route, status, began.elapsed());
     if let Some(Cause(cause)) = response.extensions_mut().remove::<Cause>() {
         let text = chain(cause.as_ref());
         error!(request.id = %id, status, "{method} {path} failed in request {id}: {text}");
@@ -83,6 +110,10 @@ async fn admitted(state: &State, mut request: Request, next: Next, id: &str) -> 
         };
         match identified(state, request.headers(), request.uri().path(), id).await {
             Ok(caller) => {
+                if let Err(wait) = state.inner.rate.take(&caller.project, Instant::now()) {
+                    let text = format!("the project makes too many requests; try again in {wait:.1?}");
+                    return Fault::new(StatusCode::TOO_MANY_REQUESTS, text).into_response();
+                }
                 request.extensions_mut().insert(caller);
                 next.run(request).await
             }

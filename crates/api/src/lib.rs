@@ -14,8 +14,12 @@ mod fault;
 mod gate;
 pub mod identity;
 mod literal;
+mod metrics;
 mod microversion;
+mod openapi;
 mod paging;
+mod patient;
+mod rate;
 mod routes;
 mod server;
 mod versions;
@@ -30,6 +34,7 @@ use tokio::sync::Semaphore;
 
 pub use base::BaseUrl;
 pub use identity::Identity;
+pub use metrics::{ApiMetrics, Exposition};
 pub use microversion::Microversion;
 pub use server::serve;
 
@@ -51,6 +56,12 @@ pub struct ApiConfig {
     pub connections: usize,
     /// How long a client may take to send its headers, or be silent between two requests, in seconds.
     pub header_seconds: u64,
+    /// How long a client may take nothing of what it is sent, in seconds.
+    pub write_seconds: u64,
+    /// How many requests a project may make in a second; 0: any number.
+    pub project_rate: u32,
+    /// How many requests a project may make at once beyond that.
+    pub project_burst: u32,
     /// How long requests under way may take to end when the service stops, in seconds.
     pub drain_seconds: u64,
 }
@@ -65,6 +76,9 @@ impl Default for ApiConfig {
             concurrency: 256,
             connections: 1024,
             header_seconds: 30,
+            write_seconds: 30,
+            project_rate: 0,
+            project_burst: 100,
             drain_seconds: 30,
         }
     }
@@ -82,6 +96,9 @@ struct Inner {
     config: ApiConfig,
     request_ids: Ids,
     room: Semaphore,
+    rate: rate::Rate,
+    metrics: ApiMetrics,
+    exposition: Option<Exposition>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -97,7 +114,20 @@ impl State {
     /// Makes the state of an API. `request_ids` gives out UUIDs that nobody has.
     pub fn new(actions: Actions, identity: Arc<dyn Identity>, config: ApiConfig, request_ids: Ids) -> Self {
         let room = Semaphore::new(config.concurrency.clamp(1, Semaphore::MAX_PERMITS));
-        Self { inner: Arc::new(Inner { actions, identity, config, request_ids, room }) }
+        let rate = rate::Rate::new(config.project_rate, config.project_burst);
+        let (metrics, exposition) = (ApiMetrics::default(), None);
+        let inner = Inner { actions, identity, config, request_ids, room, rate, metrics, exposition };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Lets the API count in the given counters. With an exposition, `/metrics` shows all counters of the process.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: ApiMetrics, exposition: Option<Exposition>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.metrics = metrics;
+            inner.exposition = exposition;
+        }
+        self
     }
 
     fn actions(&self) -> &Actions {
@@ -119,6 +149,16 @@ impl State {
     fn request_time(&self) -> Duration {
         Duration::from_secs(self.inner.config.request_seconds)
     }
+}
+
+/// Returns the description of the API in OpenAPI 3.1.
+pub fn openapi() -> serde_json::Value {
+    routes::told().document()
+}
+
+/// Returns what watchers of the process ask for alone: `/healthcheck` and `/metrics`.
+pub fn watch(state: State) -> Router {
+    gate::watched(state)
 }
 
 /// Returns the whole API as one router. It answers every path: what is not under `/v1` gets the versions.

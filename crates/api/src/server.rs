@@ -24,6 +24,7 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use crate::ApiConfig;
+use crate::patient::Patient;
 
 /// How long to wait when the system has no more files for connections.
 const BREATH: Duration = Duration::from_millis(100);
@@ -41,6 +42,7 @@ pub async fn serve(
     let mut connections = JoinSet::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(config.header_seconds));
+    let patience = Duration::from_secs(config.write_seconds);
     let mut stop = std::pin::pin!(stop);
     loop {
         let permit = tokio::select! {
@@ -66,7 +68,10 @@ pub async fn serve(
             continue;
         }
         let service = router.clone().map_request(|request: Request<Incoming>| request.map(Body::new));
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = http.serve_connection(
+            TokioIo::new(Patient::new(stream, patience)),
+            TowerToHyperService::new(service),
+        );
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             if let Err(err) = connection.await {

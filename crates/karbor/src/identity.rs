@@ -65,7 +65,7 @@ pub(crate) fn run(options: Options, state_dir: &Path, output: &Output) -> Result
     let mut file = LocalFile::read(&path)
         .context("`karbor serve` makes one at its first start; name yours with --file")?;
     match options.command {
-        Command::List => return list(&file, output),
+        Command::List => list(&file, output),
         Command::AddProject { name, id } => {
             if file.projects.iter().any(|project| project.name == name) {
                 bail!("there is a project `{name}` already");

@@ -2,6 +2,7 @@
 
 mod bank;
 mod client;
+mod db;
 mod identity;
 mod key;
 mod place;
@@ -32,6 +33,9 @@ enum Command {
     /// Work on a bank with only its key, without service and database
     #[command(subcommand)]
     Bank(bank::Command),
+    /// Work on the service's database
+    #[command(subcommand)]
+    Db(db::Command),
     /// List the places that KARBOR_CRASH_AT can name
     #[cfg(feature = "failpoints")]
     CrashPoints,
@@ -58,6 +62,11 @@ async fn main() -> ExitCode {
         #[cfg(feature = "failpoints")]
         Command::CrashPoints => {
             client::Output::new(arguments.connection.output).line(&karbor_worker::CRASH_POINTS.join("\n"))
+        }
+        Command::Db(command) => {
+            let output = client::Output::new(arguments.connection.output);
+            let state_dir = arguments.connection.state_dir.unwrap_or_else(client::default_state_dir);
+            db::run(&output, &state_dir, command).await
         }
         Command::Bank(command) => bank::run(&client::Output::new(arguments.connection.output), command).await,
         Command::Completion { shell } => {

@@ -13,12 +13,14 @@
 //! transactions that span calls.
 
 mod error;
+mod old;
 mod query;
 mod rows;
 mod sql;
 mod store;
 
 pub use error::{Error, Result};
+pub use old::{Imported, OldKarbor, Skipped};
 pub use query::{
     CheckpointColumn, CheckpointQuery, Direction, Filter, FilterValue, ListQuery, OperationColumn,
     OperationLogColumn, OperationLogQuery, OperationQuery, PlanColumn, PlanQuery, RestoreColumn,
@@ -26,10 +28,10 @@ pub use query::{
     VerificationColumn, VerificationQuery,
 };
 pub use rows::{
-    Checkpoint, CheckpointChange, CheckpointStats, Claim, ClaimOptions, Claimed, Finish, LedgerEntry,
-    LedgerPurpose, LedgerState, Limit, NewCheckpoint, NewLedgerEntry, NewOperation, NewRestore, NewStep,
-    NewVerification, Operation, OperationLog, OperationProgress, Plan, PlanSnapshot, PlanUpdate, Purged,
-    QuotaDefaults, QuotaResource, Quotas, Renewal, Restore, RunChange, ScheduledOperation, Service,
+    Backlog, Checkpoint, CheckpointChange, CheckpointStats, Claim, ClaimOptions, Claimed, Finish,
+    LedgerEntry, LedgerPurpose, LedgerState, Limit, NewCheckpoint, NewLedgerEntry, NewOperation, NewRestore,
+    NewStep, NewVerification, Operation, OperationLog, OperationProgress, Plan, PlanSnapshot, PlanUpdate,
+    Purged, QuotaDefaults, QuotaResource, Quotas, Renewal, Restore, RunChange, ScheduledOperation, Service,
     ServiceStatus, Step, StepChange, StepEnd, SubjectChange, Trigger, TriggerUpdate, Usage, Verification,
 };
 pub use store::{Engine, Store, StoreOptions};

@@ -30,6 +30,14 @@ impl Account {
         karbor_sweep::open_sessions(&self.shared.place).await.map_err(Error::protocol)
     }
 
+    /// Returns the sessions whose commit records live, in order of their names; nothing of them is read.
+    ///
+    /// # Errors
+    /// What the bank says.
+    pub async fn living_sessions(&self) -> Result<Vec<SessionId>> {
+        karbor_sweep::living_commits(&self.shared.place).await.map_err(Error::protocol)
+    }
+
     /// Ends a session on which nobody is at work: it can never commit, and what it pins is pinned no more.
     /// Returns whether it was open; one that has committed stays as it is.
     ///

@@ -147,7 +147,6 @@ async fn through_worker(
         banks: Arc::new(One(account)),
         clock: Arc::new(now),
         owner: "speed".to_owned(),
-        host: "speed".to_owned(),
     };
     let worker = Worker::new(dependencies, WorkerConfig::default());
     let (handle, stop) = (worker.handle(), CancellationToken::new());

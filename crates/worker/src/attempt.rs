@@ -18,7 +18,7 @@ use crate::crash::Place;
 use crate::lease::Lease;
 use crate::service::Shared;
 use crate::stop::{Failure, Stop};
-use crate::{delete, protect, restore, sweep, verify};
+use crate::{copy, delete, protect, restore, sweep, verify};
 
 /// What every part of an attempt works with.
 #[derive(Debug)]
@@ -70,6 +70,7 @@ pub(crate) async fn run(shared: Arc<Shared>, lease: Lease, operation: Operation)
         Failure::new(ErrorKind::Other, text)
     });
     let attempt = Arc::new(Attempt { shared, lease, operation, request, hopeless });
+    let _running = attempt.shared.metrics.running(kind);
     attempt.pass(Place::Claimed).await;
     let stop = match attempt.work(malformed).await {
         Ok(()) => return,
@@ -78,6 +79,7 @@ pub(crate) async fn run(shared: Arc<Shared>, lease: Lease, operation: Operation)
     match attempt.give_up(stop).await {
         Ok(()) => {}
         Err(Stop::LeaseLost) => {
+            attempt.shared.metrics.lease_lost();
             warn!(operation.id = %id, "Stop {kind} {id}: somebody else has it");
         }
         Err(Stop::Store(err)) => {
@@ -111,10 +113,7 @@ impl Attempt {
             OperationKind::Verify => verify::run(self).await,
             OperationKind::Delete => delete::run(self).await,
             OperationKind::Sweep => sweep::run(self).await,
-            OperationKind::Copy => {
-                let text = "this service does not copy checkpoints";
-                Err(Failure::new(ErrorKind::Unsupported, text).into())
-            }
+            OperationKind::Copy => copy::run(self).await,
         }
     }
 
@@ -171,6 +170,7 @@ impl Attempt {
     ) -> Result<(), Stop> {
         let (id, kind) = (self.operation.id, self.operation.kind);
         let reason = failure.as_ref().map(Failure::text);
+        let counted = failure.clone();
         let mut finish =
             Finish { state, reason, result, subject: because(subject, failure), extra_info: Value::Null };
         let claim = &self.lease.claim;
@@ -191,6 +191,7 @@ impl Attempt {
         } else {
             ended?;
         }
+        self.shared.metrics.ended(kind, finish.state, counted.as_ref());
         match finish.reason {
             None => info!(operation.id = %id, "{kind} {id} has {}", finish.state),
             Some(reason) => {

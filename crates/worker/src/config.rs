@@ -40,8 +40,6 @@ pub struct WorkerConfig {
     pub sweep_delay_seconds: u32,
     /// How often an account that is written to is swept at least.
     pub sweep_period_seconds: NonZeroU32,
-    /// How often the worker gives a sign of life, and looks whether it is switched off.
-    pub report_seconds: NonZeroU32,
 }
 
 impl Default for WorkerConfig {
@@ -69,7 +67,6 @@ impl Default for WorkerConfig {
             drain_seconds: 5,
             sweep_delay_seconds: 60,
             sweep_period_seconds: count(24 * 3600),
-            report_seconds: count(10),
         }
     }
 }

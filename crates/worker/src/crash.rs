@@ -34,9 +34,9 @@ pub(crate) enum Place {
     CleanedUp,
     /// A sweep is queued.
     SweepQueued,
-    /// Protect: the commit record stands.
+    /// Protect, copy: the commit record stands.
     Committed,
-    /// Protect: the session is closed without a commit.
+    /// Protect, copy: the session is closed without a commit.
     Abandoned,
     /// Restore, verify: the reader's session is closed.
     Closed,
@@ -135,6 +135,13 @@ mod armed {
         "delete.cleaned_up",
         "delete.sweep_queued",
         "delete.finished",
+        "copy.claimed",
+        "copy.opened",
+        "copy.graph_stored",
+        "copy.sweep_queued",
+        "copy.committed",
+        "copy.abandoned",
+        "copy.finished",
         "sweep.claimed",
         "sweep.opened",
         "sweep.fenced",

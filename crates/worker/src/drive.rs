@@ -31,6 +31,7 @@ use tracing::{debug, warn};
 use crate::attempt::Attempt;
 use crate::crash::Place;
 use crate::hook::{self, HookEnd};
+use crate::metrics::Counted;
 use crate::outcome::{Member, ResourceFailure, StepOutcome};
 use crate::progress::StepProgress;
 use crate::record::{Recorded, Recording};
@@ -237,7 +238,11 @@ impl Drive {
         let member = &mut self.members[step.resource];
         member.begun = true;
         let protection = member.protection.clone();
-        let task = self.task(step.resource, progress.clone(), cancel.clone());
+        let counted = Counted {
+            step: Some(progress.clone()),
+            bytes: self.attempt.shared.metrics.bytes(self.attempt.operation.kind),
+        };
+        let task = self.task(step.resource, Arc::new(counted), cancel.clone());
         debug!(
             operation.id = %self.attempt.operation.id, resource = %task.resource.key, hook = %step.hook,
             "Begin {} of {}", step.hook, task.resource.key

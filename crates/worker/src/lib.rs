@@ -20,14 +20,15 @@ mod backoff;
 mod banks;
 mod cleanup;
 mod config;
+mod copy;
 mod crash;
 mod delete;
 mod drive;
 mod error;
-mod heart;
 mod hook;
 mod lease;
 mod ledger;
+mod metrics;
 mod outcome;
 mod prepare;
 mod progress;
@@ -45,6 +46,7 @@ pub use config::WorkerConfig;
 #[cfg(any(test, feature = "failpoints"))]
 pub use crash::{CRASH_POINTS, CrashPoints, UnknownCrashPoint};
 pub use error::{Error, Result};
+pub use metrics::WorkerMetrics;
 pub use service::{Clock, Dependencies, Worker, WorkerHandle};
 
 #[cfg(test)]

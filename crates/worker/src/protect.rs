@@ -84,7 +84,7 @@ pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
 }
 
 /// Returns whether a stop will end the operation, so that nobody comes after us.
-fn is_last(attempt: &Attempt, stop: &Stop) -> bool {
+pub(crate) fn is_last(attempt: &Attempt, stop: &Stop) -> bool {
     matches!(stop, Stop::Later(_))
         && attempt.operation.attempt >= attempt.shared.config.operation_attempts.get()
 }
@@ -320,7 +320,7 @@ async fn recover(attempt: &Arc<Attempt>, row: &Checkpoint, info: &CheckpointInfo
 }
 
 /// Ends the operation: the commit record stands.
-async fn available(
+pub(crate) async fn available(
     attempt: &Attempt,
     row: &Checkpoint,
     info: &CheckpointInfo,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use karbor_plugin::Registry;
@@ -15,9 +16,8 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::backoff::Backoff;
 use crate::crash::CrashPoints;
-use crate::heart::Heart;
 use crate::lease::{Keeping, Lease, keep};
-use crate::{Banks, Error, Result, WorkerConfig, attempt};
+use crate::{Banks, Error, Result, WorkerConfig, WorkerMetrics, attempt};
 
 /// Tells the present time; it comes from the composition root.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
@@ -35,8 +35,6 @@ pub struct Dependencies {
     pub clock: Clock,
     /// The name of this process, for people who look at the operations.
     pub owner: String,
-    /// The machine that it runs on, by which an administrator switches its engine off and on.
-    pub host: String,
 }
 
 impl fmt::Debug for Dependencies {
@@ -53,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) config: WorkerConfig,
     pub(crate) crash: CrashPoints,
+    pub(crate) metrics: WorkerMetrics,
 }
 
 impl fmt::Debug for Shared {
@@ -66,20 +65,28 @@ impl fmt::Debug for Shared {
 pub struct Worker {
     shared: Arc<Shared>,
     owner: String,
-    host: String,
     wake: watch::Sender<u64>,
+    resting: Arc<AtomicBool>,
 }
 
 /// Wakes the worker of the same process. Cheap to clone; it outlives the worker harmlessly.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     wake: watch::Sender<u64>,
+    resting: Arc<AtomicBool>,
 }
 
 impl WorkerHandle {
     /// Lets the worker look for new operations and wishes to cancel now, rather than at its next look.
     pub fn wake(&self) {
         self.wake.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Lets the worker take no new operation, or take them again. What it has goes on.
+    pub fn rest(&self, resting: bool) {
+        if self.resting.swap(resting, Ordering::Relaxed) && !resting {
+            self.wake();
+        }
     }
 }
 
@@ -93,9 +100,25 @@ struct Crew {
 impl Worker {
     /// Makes a worker; nothing happens before it runs.
     pub fn new(dependencies: Dependencies, config: WorkerConfig) -> Self {
-        let Dependencies { store, registry, banks, clock, owner, host } = dependencies;
-        let shared = Shared { store, registry, banks, clock, config, crash: CrashPoints::default() };
-        Self { shared: Arc::new(shared), owner, host, wake: watch::Sender::new(0) }
+        let Dependencies { store, registry, banks, clock, owner } = dependencies;
+        let shared = Shared {
+            store,
+            registry,
+            banks,
+            clock,
+            config,
+            crash: CrashPoints::default(),
+            metrics: WorkerMetrics::default(),
+        };
+        Self { shared: Arc::new(shared), owner, wake: watch::Sender::new(0), resting: Arc::default() }
+    }
+
+    /// Lets this worker count in the given counters.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: WorkerMetrics) -> Self {
+        let shared = Arc::get_mut(&mut self.shared);
+        shared.expect("attempts share it, and none has begun before it runs").metrics = metrics;
+        self
     }
 
     /// Lets this worker die at a named place.
@@ -109,7 +132,7 @@ impl Worker {
 
     /// Returns a handle that wakes this worker.
     pub fn handle(&self) -> WorkerHandle {
-        WorkerHandle { wake: self.wake.clone() }
+        WorkerHandle { wake: self.wake.clone(), resting: Arc::clone(&self.resting) }
     }
 
     /// Runs until `stop`; then takes nothing new, stops what runs at the next durable point, gives it back to the
@@ -125,14 +148,12 @@ impl Worker {
         let drained = CancellationToken::new();
         let mut woken = self.wake.subscribe();
         let mut crew = Crew::default();
-        let every = Duration::from_secs(config.report_seconds.get().into());
-        let mut heart = Heart::new(self.host.clone(), every);
         let mut trouble = Backoff::new(poll, Duration::from_secs(30));
         info!(owner = %self.owner, "The worker takes operations");
         while !stop.is_cancelled() {
             let mut pause = poll;
-            let enabled = heart.beat(&self.shared).await;
-            while enabled && crew.tasks.len() < config.concurrency.get() && !stop.is_cancelled() {
+            let awake = || !stop.is_cancelled() && !self.resting.load(Ordering::Relaxed);
+            while crew.tasks.len() < config.concurrency.get() && awake() {
                 match self.shared.store.claim(&self.wanted(&crew), (self.shared.clock)()).await {
                     Ok(Some(claimed)) => self.begin(&mut crew, claimed, &drained),
                     Ok(None) => {

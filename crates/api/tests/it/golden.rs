@@ -1,8 +1,5 @@
 //! The requests that the old service was asked, with what it answered: statuses and shapes are the same, but for the
-//! differences that are listed here with their reasons.
-//!
-//! The letters are those of the reference's list of defects: P protocol, L lists, V validation, S security,
-//! Q quotas, R races.
+//! differences that are listed with their reasons.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,88 +9,21 @@ use serde_json::Value;
 
 use crate::world::{OTHER, PROJECT, World, token_of};
 
-/// Another status than the old one, and why.
-const STATUSES: &[(&str, u16, &str)] = &[
-    ("version.v1", 200, "P2: the version has a document"),
-    ("route.options-list", 405, "P6: a method that an address does not know"),
-    ("route.patch-list", 405, "P6"),
-    ("route.delete-list", 405, "P6"),
-    ("plans.update-patch", 405, "P6"),
-    ("protectables.instances-post", 405, "P6"),
-    ("checkpoints.post-item", 405, "P6"),
-    ("protectables.instance-network-unknown", 404, "P4: there is no such instance"),
-    ("protectables.instances-share", 200, "the test has no share service that fails"),
-    ("protectables.instance-volume-error", 404, "P4: the test has no volume in an unusable status"),
-    ("plans.create-infra-params-badenum", 400, "V2: parameters are checked wholly"),
-    ("plans.create-params-type-only", 200, "P3: the provider without schemas takes any parameters"),
-    ("plans.create-params-noop-prop", 200, "P3"),
-    ("plans.create-params-two-hash", 400, "P3"),
-    ("plans.create-name-emoji", 200, "P3: the old database could not store it"),
-    ("plans.create-desc-emoji", 200, "V9"),
-    ("plans.create-res-missing", 400, "P3"),
-    ("plans.create-res-id-long", 400, "P3"),
-    ("plans.create-res-type-unknown", 400, "V1"),
-    ("plans.create-ct-xml", 415, "P3"),
-    ("plans.create-ct-form", 415, "P3"),
-    ("plans.create-ct-vendor", 415, "P3"),
-    ("plans.list-sort-unknown", 400, "P3"),
-    ("plans.list-sort-empty", 400, "P3"),
-    ("plans.list-sort-relation", 400, "P3"),
-    ("plans.update-resources-empty", 409, "V5"),
-    ("checkpoints.create-extra-info", 200, "V12"),
-    ("checkpoints.list-marker-unknown", 400, "P3"),
-    ("checkpoints.list-marker-bad", 400, "P3"),
-    ("checkpoints.list-date-bad", 400, "P3"),
-    ("checkpoints.delete-again", 409, "P4"),
-    ("restores.create-checkpoint-unknown", 404, "R3"),
-    ("restores.create-provider-unknown", 404, "R3"),
-    ("restores.create-provider-other", 404, "R3"),
-    ("restores.create-parameters-badid", 400, "R3"),
-    ("verifications.create-provider-unknown", 404, "R3"),
-    ("verifications.create-provider-other", 404, "R3"),
-    ("verifications.create-foreign-checkpoint", 403, "S2"),
-    ("verifications.list-sort-unknown", 400, "P3"),
-    ("triggers.create-start-z", 200, "V6: both forms of a time"),
-    ("triggers.create-start-tz", 200, "V6"),
-    ("triggers.create-end-t", 200, "V6"),
-    ("triggers.create-pattern-crontab", 200, "V6: the format says crontab"),
-    ("triggers.create-format-unknown", 400, "V6"),
-    ("triggers.create-name-256", 400, "P3"),
-    ("triggers.list-marker-unknown", 400, "P3"),
-    ("triggers.list-sort-unknown", 400, "P3"),
-    ("triggers.list-sort-dir-bad", 400, "P3"),
-    ("triggers.update-name-256", 400, "P3"),
-    ("triggers.update-foreign", 404, "S4"),
-    ("triggers.delete-foreign", 404, "S4"),
-    ("scheduled_operations.create-retention-bad", 400, "V8"),
-    ("scheduled_operations.list-marker-unknown", 400, "P3"),
-    ("scheduled_operations.list-sort-unknown", 400, "P3"),
-    ("scheduled_operations.delete-foreign", 404, "S4"),
-    ("quotas.update-empty-str", 400, "P3"),
-    ("quotas.update-bool", 400, "V11"),
-    ("quota_classes.update-unknown-key", 400, "V11"),
-];
+/// The differences that are meant, each with its reason: `testing/golden/differences.json`, which `testing/replay`
+/// reads too.
+#[derive(serde::Deserialize)]
+struct Differences {
+    /// Another status than the old one, by case.
+    statuses: BTreeMap<String, OtherStatus>,
+    /// The same status with another shape: the reason by the beginning of the case's name.
+    shapes: BTreeMap<String, String>,
+}
 
-/// The same status with another shape, and why.
-const SHAPES: &[(&str, &str)] = &[
-    ("auth.", "P6: a refusal is a fault"),
-    ("version.v1-project", "P6"),
-    ("route.unknown-resource", "P6"),
-    ("route.trailing-slash", "P6"),
-    ("providers.", "L2: a link only if more exists; and the test's provider has fewer types"),
-    ("protectables.instance-volume", "the test's volumes tell no availability zone"),
-    ("protectables.instances-marker", "L3: pages"),
-    ("plans.list-filter-name-", "L5: a filter is text"),
-    ("plans.list-filter-id", "P3: there is a plan more, with parameters"),
-    ("plans.list-limit-huge", "P3: the same"),
-    ("plans.list-filter-unknown-member", "P3: the same"),
-    ("plans.list-filter-resources", "P3: the same"),
-    ("checkpoints.create", "a graph that is not known is left out: one of the old clients fails on null"),
-    ("checkpoints.list-plan-marker", "L1: pages"),
-    ("triggers.update-properties-no-end", "V7: properties are merged"),
-    ("verifications.list-filter-status", "the plugin that does nothing can verify now"),
-    ("operation_logs.list-filter-restore", "L2"),
-];
+#[derive(serde::Deserialize)]
+struct OtherStatus {
+    status: u16,
+    reason: String,
+}
 
 #[derive(serde::Deserialize)]
 struct Case {
@@ -133,7 +63,10 @@ async fn the_old_requests_are_answered_as_ever() {
         .collect();
     let unstable = read("unstable.txt");
     let unstable: BTreeSet<&str> = unstable.split_whitespace().collect();
-    let statuses: BTreeMap<&str, u16> = STATUSES.iter().map(|(name, status, _)| (*name, *status)).collect();
+    let meant: Differences = serde_json::from_str(&read("differences.json")).expect("differences");
+    for (name, other) in &meant.statuses {
+        assert!(!other.reason.is_empty(), "{name} differs without a reason");
+    }
 
     let world = World::new().await;
     services(&world).await;
@@ -152,10 +85,10 @@ async fn the_old_requests_are_answered_as_ever() {
             world.work().await;
         }
         let answer = &answers[&case.name];
-        let expected = match statuses.get(case.name.as_str()) {
-            Some(status) => {
+        let expected = match meant.statuses.get(&case.name) {
+            Some(other) => {
                 used.insert(case.name.as_str());
-                u64::from(*status)
+                u64::from(other.status)
             }
             None => answer["status"].as_u64().expect("a status"),
         };
@@ -168,8 +101,10 @@ async fn the_old_requests_are_answered_as_ever() {
         }
         let (old, new) = (shape(&answer["resp"]), shape(&reply.json));
         if old != new {
-            if let Some((prefix, _)) = SHAPES.iter().find(|(prefix, _)| case.name.starts_with(prefix)) {
-                used.insert(prefix);
+            if let Some((prefix, _)) =
+                meant.shapes.iter().find(|(prefix, _)| case.name.starts_with(prefix.as_str()))
+            {
+                used.insert(prefix.as_str());
                 continue;
             }
             let gone: Vec<_> = old.difference(&new).collect();
@@ -177,13 +112,13 @@ async fn the_old_requests_are_answered_as_ever() {
             differences.push(format!("{}: gone {gone:?}, come {come:?}", case.name));
         }
     }
-    for (name, ..) in STATUSES {
-        if !used.contains(name) {
+    for name in meant.statuses.keys() {
+        if !used.contains(name.as_str()) {
             differences.push(format!("{name} is listed as different and is no case"));
         }
     }
-    for (prefix, _) in SHAPES {
-        if !used.contains(prefix) {
+    for prefix in meant.shapes.keys() {
+        if !used.contains(prefix.as_str()) {
             differences.push(format!("the shape of {prefix} is listed as different and is not"));
         }
     }

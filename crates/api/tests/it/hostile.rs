@@ -196,7 +196,7 @@ fn no_body_brings_a_fault_of_the_service() {
     });
     let strategy =
         (prop::sample::select(TARGETS.to_vec()), prop_oneof![2 => bent(), 1 => values()], any::<bool>());
-    run_cases(1500, &strategy, |((method, path), body, later)| {
+    run_cases(800, &strategy, |((method, path), body, later)| {
         let path = format!("/v1/{{P}}{}", path.replace("{plan}", &plan).replace("{checkpoint}", &checkpoint));
         let version = if *later { "1.1" } else { "" };
         let reply = runtime.block_on(world.call_at(version, "admin", method, &path, Some(body)));
@@ -307,7 +307,7 @@ fn no_address_brings_a_fault_of_the_service() {
         0..4,
     );
     let strategy = (prop::sample::select(vec!["GET", "POST", "PUT", "DELETE"]), parts, query, any::<bool>());
-    run_cases(1500, &strategy, |(method, parts, query, later)| {
+    run_cases(800, &strategy, |(method, parts, query, later)| {
         let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let uri = format!("/v1/{PROJECT}/{}?{}", parts.join("/"), query.join("&"));
         let mut request =

@@ -3,6 +3,7 @@
 
 mod beyond;
 mod bodies;
+mod description;
 mod faults;
 mod golden;
 mod hostile;

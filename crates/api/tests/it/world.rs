@@ -174,11 +174,13 @@ impl World {
 
     /// Sends any request.
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
+        let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.expect("the router never fails");
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 64 << 20).await.expect("the body comes");
         let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        crate::description::check(&method, &path, parts.status.as_u16(), &text, &json);
         Reply { status: parts.status.as_u16(), headers: parts.headers, text, json }
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) public_url: Option<String>,
     /// The REST API.
     pub(crate) api: karbor_api::ApiConfig,
+    /// Who may watch the process.
+    pub(crate) metrics: MetricsConfig,
     /// The database.
     pub(crate) database: DatabaseConfig,
     /// Who callers are.
@@ -41,10 +43,21 @@ pub(crate) struct Config {
     pub(crate) providers: Vec<ProviderConfig>,
     /// The plugins for the things of this host.
     pub(crate) host: HostConfig,
+    /// Things that a file declares, for trials.
+    pub(crate) declared: DeclaredConfig,
     /// The protection service.
     pub(crate) worker: WorkerConfig,
     /// What a project may have where nobody set its own limits.
     pub(crate) quota: QuotaConfig,
+}
+
+/// The `[metrics]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct MetricsConfig {
+    /// Address and port that serve `/metrics` and `/healthcheck` alone, also where there is no API. Without it the API
+    /// serves them.
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// The `[database]` table.
@@ -145,6 +158,8 @@ pub(crate) enum PluginSet {
     Host,
     /// Nothing is stored of any OpenStack type: for trials.
     Noop,
+    /// Nothing is stored of the types that the file of declared things has schemas for: for trials.
+    Declared,
 }
 
 /// A `[[provider]]` table.
@@ -162,6 +177,9 @@ pub(crate) struct ProviderConfig {
     pub(crate) bank: String,
     /// Its plugins.
     pub(crate) plugins: Vec<PluginSet>,
+    /// The provider to whose bank its checkpoints are copied.
+    #[serde(default)]
+    pub(crate) copy_to: Option<ProviderId>,
 }
 
 /// The `[host]` table.
@@ -170,6 +188,14 @@ pub(crate) struct ProviderConfig {
 pub(crate) struct HostConfig {
     /// The inventory; without it, `inventory.toml` in the state directory, which need not exist.
     pub(crate) inventory: Option<PathBuf>,
+}
+
+/// The `[declared]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct DeclaredConfig {
+    /// A JSON file of types, instances and schemas; without it nothing is declared.
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// The `[quota]` table; -1 is any number.
@@ -235,6 +261,7 @@ impl Config {
                 description: "Directories, disks and databases of this host".to_owned(),
                 bank: bank.clone(),
                 plugins: vec![PluginSet::Host],
+                copy_to: None,
             });
             self.providers.push(ProviderConfig {
                 id: ProviderId(NOOP_PROVIDER),
@@ -242,6 +269,7 @@ impl Config {
                 description: "Stores nothing, for trials".to_owned(),
                 bank,
                 plugins: vec![PluginSet::Noop],
+                copy_to: None,
             });
         }
         for (index, bank) in self.banks.iter().enumerate() {
@@ -256,6 +284,16 @@ impl Config {
                     provider.name,
                     provider.bank
                 );
+            }
+            let Some(target) = provider.copy_to else { continue };
+            match self.providers.iter().find(|other| other.id == target) {
+                None => bail!("provider `{}` copies to {target}, which is not configured", provider.name),
+                Some(other) if other.bank == provider.bank => bail!(
+                    "provider `{}` copies to `{}`, which keeps its checkpoints in the same bank",
+                    provider.name,
+                    other.name
+                ),
+                Some(_) => {}
             }
         }
         Ok(())

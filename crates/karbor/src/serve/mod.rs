@@ -5,7 +5,10 @@
 
 mod banks;
 mod config;
+mod declared;
 mod first;
+mod metrics;
+mod report;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use karbor_actions::{Actions, Authority, Parts, PolicyFiles, Settings};
+use karbor_actions::{Actions, Authority, PolicyFiles, Settings, Wake};
 use karbor_api::BaseUrl;
 use karbor_api::identity::Identity;
 use karbor_api::identity::keystone::Keystone;
@@ -27,12 +30,16 @@ use karbor_types::{Instant, ResourceType};
 use karbor_worker::{Dependencies, Worker};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use banks::ServiceBanks;
-use config::{Config, IdentityKind, PluginSet};
+pub(crate) use config::Config;
+use config::{IdentityKind, PluginSet};
+use declared::Declared;
+use metrics::Metrics;
 
 /// How long requests that are under way may take when the service stops.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -100,11 +107,7 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     let url = config.database.url.as_deref().unwrap_or_default();
     let store = Store::open(url, &StoreOptions::default()).await.context("opening the database")?;
     store.migrate().await.context("bringing the database up to date")?;
-    let masters = first::master_keys(&config.keys)?;
-    let banks = ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine).await?;
-    let banks = Arc::new(banks);
-    let registry = Arc::new(registry(&config, state_dir)?);
-    let authority = authority(&config)?;
+    let Parts { registry, banks, authority } = parts(&config, state_dir).await?;
 
     let stop = CancellationToken::new();
     let worker = Worker::new(
@@ -113,34 +116,22 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
             registry: Arc::clone(&registry),
             banks: Arc::clone(&banks) as _,
             clock: Arc::new(now),
-            owner: format!("{}:{}", host(), std::process::id()),
-            host: host(),
+            owner: owner(),
         },
         config.worker.clone(),
     );
+    let metrics = Metrics::new(store.clone());
+    let worker = worker.with_metrics(metrics.worker.clone());
     #[cfg(feature = "failpoints")]
     let worker = arm(worker)?;
     let handle = worker.handle();
+    let reporting = with_worker
+        .then(|| tokio::spawn(report::run(store.clone(), host_name(), worker.handle(), stop.clone())));
     let working = with_worker.then(|| tokio::spawn(worker.run(stop.clone())));
 
-    let actions = Actions::new(Parts {
-        store,
-        registry,
-        authority: Arc::new(authority),
-        evidence: banks,
-        wake: Arc::new(move || handle.wake()),
-        clock: Arc::new(now),
-        ids: Arc::new(Uuid::new_v4),
-        settings: Settings {
-            quota: QuotaDefaults(Quotas {
-                plans: Limit::from_number(config.quota.plans),
-                checkpoints: Limit::from_number(config.quota.checkpoints),
-            }),
-            ..Settings::default()
-        },
-    });
-    let serving =
-        if with_api { Some(serve_api(&config, state_dir, actions, stop.clone()).await?) } else { None };
+    let wake: Wake = Arc::new(move || handle.wake());
+    let actions = make_actions(&config, store, Parts { registry, banks, authority }, wake);
+    let (serving, watched) = serve_api(&config, state_dir, actions, &metrics, with_api, stop.clone()).await?;
 
     wait_for_signal().await?;
     info!("Stopping");
@@ -151,10 +142,66 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
             Err(_) => warn!("Requests were still under way after {} seconds", DRAIN.as_secs()),
         }
     }
+    if let Some(watched) = watched {
+        watched.await.context("the listener of watchers ended abnormally")?;
+    }
     if let Some(working) = working {
         working.await.context("the worker ended abnormally")?.context("running the worker")?;
     }
+    if let Some(reporting) = reporting {
+        reporting.await.context("reporting ended abnormally")?;
+    }
     Ok(())
+}
+
+/// What is made of the settings, beside the database.
+struct Parts {
+    registry: Arc<Registry>,
+    banks: Arc<ServiceBanks>,
+    authority: Authority,
+}
+
+async fn parts(config: &Config, state_dir: &Path) -> Result<Parts> {
+    let masters = first::master_keys(&config.keys)?;
+    let banks = ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine).await?;
+    Ok(Parts {
+        registry: Arc::new(registry(config, state_dir)?),
+        banks: Arc::new(banks),
+        authority: authority(config)?,
+    })
+}
+
+fn make_actions(config: &Config, store: Store, parts: Parts, wake: Wake) -> Actions {
+    Actions::new(karbor_actions::Parts {
+        store,
+        registry: parts.registry,
+        authority: Arc::new(parts.authority),
+        evidence: parts.banks,
+        wake,
+        clock: Arc::new(now),
+        ids: Arc::new(Uuid::new_v4),
+        settings: Settings {
+            quota: QuotaDefaults(Quotas {
+                plans: Limit::from_number(config.quota.plans),
+                checkpoints: Limit::from_number(config.quota.checkpoints),
+            }),
+            ..Settings::default()
+        },
+    })
+}
+
+/// What tools need of the service, without the service.
+pub(crate) struct Bare {
+    pub(crate) actions: Actions,
+    pub(crate) banks: Arc<ServiceBanks>,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// Puts together what tools need.
+pub(crate) async fn bare(config: &Config, state_dir: &Path, store: Store) -> Result<Bare> {
+    let parts = parts(config, state_dir).await?;
+    let (banks, registry) = (Arc::clone(&parts.banks), Arc::clone(&parts.registry));
+    Ok(Bare { actions: make_actions(config, store, parts, Arc::new(|| {})), banks, registry })
 }
 
 /// Starts the API and tells clients of this machine where it is.
@@ -162,8 +209,34 @@ async fn serve_api(
     config: &Config,
     state_dir: &Path,
     actions: Actions,
+    metrics: &Metrics,
+    with_api: bool,
     stop: CancellationToken,
-) -> Result<tokio::task::JoinHandle<()>> {
+) -> Result<(Option<JoinHandle<()>>, Option<JoinHandle<()>>)> {
+    let ids: karbor_actions::Ids = Arc::new(Uuid::new_v4);
+    let watched = match config.metrics.listen {
+        None => None,
+        Some(listen) => {
+            let listener =
+                TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
+            let bound = listener.local_addr().context("asking for the address that was bound")?;
+            info!(metrics.listen = %bound, "Watchers are answered on http://{bound}");
+            let state = karbor_api::State::new(
+                actions.clone(),
+                Arc::new(NoAuth),
+                config.api.clone(),
+                Arc::clone(&ids),
+            )
+            .with_metrics(metrics.api.clone(), Some(Arc::clone(&metrics.exposition)));
+            let (router, settings, stop) = (karbor_api::watch(state), config.api.clone(), stop.clone());
+            Some(tokio::spawn(async move {
+                karbor_api::serve(listener, router, &settings, stop.cancelled_owned()).await;
+            }))
+        }
+    };
+    if !with_api {
+        return Ok((None, watched));
+    }
     let listen = config.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8799)));
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("listening on {listen}: choose another address with --listen if something else is there")
@@ -186,12 +259,15 @@ async fn serve_api(
         settings.base_url =
             Some(BaseUrl::try_from(url.clone()).map_err(|err| anyhow!("public-url is wrong: {err}"))?);
     }
-    let state = karbor_api::State::new(actions, identity, settings.clone(), Arc::new(Uuid::new_v4));
+    let exposition = watched.is_none().then(|| Arc::clone(&metrics.exposition));
+    let state = karbor_api::State::new(actions, identity, settings.clone(), ids)
+        .with_metrics(metrics.api.clone(), exposition);
     let router = karbor_api::router(state);
     info!(api.listen = %bound, "Listening on http://{bound}");
-    Ok(tokio::spawn(async move {
+    let serving = tokio::spawn(async move {
         karbor_api::serve(listener, router, &settings, stop.cancelled_owned()).await;
-    }))
+    });
+    Ok((Some(serving), watched))
 }
 
 fn registry(config: &Config, state_dir: &Path) -> Result<Registry> {
@@ -205,16 +281,28 @@ fn registry(config: &Config, state_dir: &Path) -> Result<Registry> {
     for protectable in host.protectables() {
         registry.add_protectable(protectable).context("adding the types of this host")?;
     }
+    let declared = match &config.declared.file {
+        Some(file) => Declared::read(file)?,
+        None => Declared::default(),
+    };
+    for protectable in declared.protectables() {
+        registry.add_protectable(protectable).context("adding the declared types")?;
+    }
     for settings in &config.providers {
         let name = settings.name.as_str();
         let mut provider =
             Provider::new(settings.id, name, settings.description.as_str(), settings.bank.as_str());
+        if let Some(target) = settings.copy_to {
+            let target = serde_json::Value::from(target.to_string());
+            provider = provider.with_settings(serde_json::Map::from_iter([("copy_to".to_owned(), target)]));
+        }
         for set in &settings.plugins {
             let protections = match set {
                 PluginSet::Host => host.protections(),
                 PluginSet::Noop => {
                     vec![Arc::new(NoopProtection::new(OPENSTACK.into_iter().map(ResourceType::from))) as _]
                 }
+                PluginSet::Declared => vec![declared.protection()],
             };
             for protection in protections {
                 provider = provider
@@ -251,12 +339,17 @@ async fn wait_for_signal() -> Result<()> {
     Ok(())
 }
 
-/// Names this machine, for people.
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+/// Names this process among the workers of a database, for people.
+fn owner() -> String {
+    format!("{}:{}", host_name(), std::process::id())
 }
 
-fn now() -> Instant {
+fn host_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if host.trim().is_empty() { "localhost".to_owned() } else { host.trim().to_owned() }
+}
+
+pub(crate) fn now() -> Instant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

@@ -12,7 +12,8 @@ mod step;
 
 pub use checkpoint::{Checkpoint, CheckpointChange, CheckpointStats, NewCheckpoint, PlanSnapshot};
 pub use operation::{
-    Claim, ClaimOptions, Claimed, Finish, NewOperation, Operation, OperationLog, Renewal, SubjectChange,
+    Backlog, Claim, ClaimOptions, Claimed, Finish, NewOperation, Operation, OperationLog, Renewal,
+    SubjectChange,
 };
 pub use plan::{Plan, PlanUpdate};
 pub use purged::Purged;

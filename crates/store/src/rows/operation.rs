@@ -8,6 +8,19 @@ use serde_json::Value;
 
 use crate::{CheckpointChange, RunChange};
 
+/// How many operations of one kind are in one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// The kind.
+    pub kind: OperationKind,
+    /// The state: queued or running.
+    pub state: OperationState,
+    /// How many.
+    pub number: u64,
+    /// When the first of them was due.
+    pub due_at: Instant,
+}
+
 /// One durable piece of work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {

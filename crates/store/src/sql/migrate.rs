@@ -170,7 +170,7 @@ fn unlock(engine: Engine) -> &'static str {
     }
 }
 
-fn find_table(engine: Engine, table: &'static str) -> sea_query::SelectStatement {
+pub(crate) fn find_table(engine: Engine, table: &'static str) -> sea_query::SelectStatement {
     let mut select = Query::select();
     match engine {
         Engine::Sqlite => {

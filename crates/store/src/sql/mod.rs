@@ -21,7 +21,7 @@ use sqlx::{AssertSqlSafe, Sqlite, SqlitePool};
 use crate::{Engine, Error, Result};
 
 pub(crate) use list::{list_statement, marker_statement};
-pub(crate) use migrate::known_version;
+pub(crate) use migrate::{find_table, known_version};
 pub(crate) use row::{Row, json, number, optional_json};
 
 /// Connections to one database.

@@ -3,7 +3,11 @@
 //! A state is only ever written by [`change_checkpoint`], by compare-and-swap on the state that was read, and the usage
 //! of the project is moved with it.
 
-use karbor_types::{CheckpointEvent, CheckpointId, CheckpointState, Instant, OperationKind, ProjectId};
+use std::collections::BTreeMap;
+
+use karbor_types::{
+    CheckpointEvent, CheckpointId, CheckpointState, Instant, OperationKind, ProjectId, ProviderId,
+};
 use sea_query::{Expr, ExprTrait, Query};
 
 use crate::sql::{Row, Table, Transaction, json, not_found, number};
@@ -125,6 +129,41 @@ impl Store {
             Err(Error::AlreadyExists { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns all checkpoints of a project with their providers and states, also deleted ones.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn checkpoint_states(
+        &self,
+        project: &ProjectId,
+    ) -> Result<BTreeMap<CheckpointId, (ProviderId, CheckpointState)>> {
+        let mut select = Query::select();
+        select.columns(["id", "provider_id", "state"]).from(Checkpoint::TABLE);
+        select.and_where(Expr::col("project_id").eq(project.as_str()));
+        let rows = self.rows("looking which checkpoints are known", &select).await?;
+        let entry = |row: &Row| Ok((row.parsed("id")?, (row.parsed("provider_id")?, row.parsed("state")?)));
+        rows.iter().map(entry).collect()
+    }
+
+    /// Notes that the commit record of an available checkpoint is gone from its bank: another site has deleted it.
+    /// Returns whether it was available.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Database`].
+    pub async fn checkpoint_is_gone(&self, id: CheckpointId, now: Instant) -> Result<bool> {
+        transaction!(self, "noting that a checkpoint is gone from its bank", |tx| {
+            let row: Checkpoint = tx.find(&id.to_string()).await?;
+            if row.state != CheckpointState::Available {
+                return Ok(false);
+            }
+            for event in [CheckpointEvent::DeleteRequested, CheckpointEvent::Removed] {
+                let change = CheckpointChange { event: Some(event), ..CheckpointChange::default() };
+                change_checkpoint(tx, id, &change, now).await?;
+            }
+            Ok(true)
+        })
     }
 
     /// Returns a checkpoint, also a deleted one.

@@ -11,7 +11,7 @@ mod runs;
 mod schedule;
 mod services;
 mod steps;
-mod transaction;
+pub(crate) mod transaction;
 
 use std::fmt;
 use std::sync::Arc;

@@ -13,8 +13,8 @@ use crate::store::logs::{Ended, insert_log, update_log};
 use crate::store::runs::change_run;
 use crate::store::transaction::transaction;
 use crate::{
-    Claim, ClaimOptions, Claimed, Error, Finish, NewOperation, Operation, OperationQuery, Renewal, Restore,
-    Result, Store, SubjectChange, Verification,
+    Backlog, Claim, ClaimOptions, Claimed, Error, Finish, NewOperation, Operation, OperationQuery, Renewal,
+    Restore, Result, Store, SubjectChange, Verification,
 };
 
 /// How many candidates a claim looks at before it looks again.
@@ -144,6 +144,28 @@ impl Store {
             // Others got all of them, so there was progress; what is left is looked at afresh.
         }
         Ok(None)
+    }
+
+    /// Counts the operations that wait or run, by kind and state, with the earliest due time of each.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn backlog(&self) -> Result<Vec<Backlog>> {
+        let mut select = Query::select();
+        select.columns(["kind", "state"]).from(Operation::TABLE);
+        select.expr_as(Func::count(Expr::col("id")), "number");
+        select.expr_as(Func::min(Expr::col("due_at")), "due_at");
+        select.and_where(Expr::col("claimable_at").is_not_null()).group_by_columns(["kind", "state"]);
+        let rows = self.rows("counting operations", &select).await?;
+        let read = |row: &Row| {
+            Ok(Backlog {
+                kind: row.parsed("kind")?,
+                state: row.parsed("state")?,
+                number: row.count("number")?,
+                due_at: row.instant("due_at")?,
+            })
+        };
+        rows.iter().map(read).collect()
     }
 
     async fn claim_one(

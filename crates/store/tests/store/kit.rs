@@ -38,6 +38,16 @@ impl World {
         run(&self.url, sql).await;
     }
 
+    /// Makes an empty database beside this one, of the same engine, and returns its URL.
+    pub(crate) async fn beside(&self) -> String {
+        let (head, tail) = self.url.rsplit_once("karbor").expect("every database is called so");
+        if !self.url.starts_with("sqlite") {
+            let name = tail.split('?').next().unwrap_or_default();
+            self.run(&format!("CREATE DATABASE beside{name}")).await;
+        }
+        format!("{head}beside{tail}")
+    }
+
     /// Another process's view of the same database.
     pub(crate) async fn other(&self) -> Store {
         open(&self.url).await

@@ -7,6 +7,7 @@ mod checkpoints;
 mod claims;
 mod crash;
 mod dropped;
+mod imports;
 mod kit;
 mod lists;
 mod migrations;
@@ -58,6 +59,8 @@ cases! {
     claims::two_workers_never_both_own_an_operation,
     claims::nothing_of_a_stale_worker_lands_behind_a_claim,
     dropped::a_call_that_is_dropped_happens_whole_or_not_at_all,
+    imports::an_old_database_is_taken_over,
+    imports::what_is_no_old_database_is_refused,
     lists::pages_in_any_order_hold_every_row_once,
     lists::filters_find_what_they_name,
     lists::an_unknown_marker_is_told,

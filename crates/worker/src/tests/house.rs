@@ -152,7 +152,6 @@ pub(super) fn config() -> WorkerConfig {
         sweep_delay_seconds: 0,
         // Far away: tests that want a sweep queue one.
         sweep_period_seconds: NonZeroU32::new(1_000_000_000).unwrap(),
-        report_seconds: NonZeroU32::MIN,
         ..WorkerConfig::default()
     }
 }
@@ -259,7 +258,6 @@ impl House {
             banks: self.banks.clone(),
             clock: Arc::new(move || now(&clock)),
             owner: owner.to_owned(),
-            host: owner.to_owned(),
         }
     }
 

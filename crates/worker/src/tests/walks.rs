@@ -1,6 +1,5 @@
 //! What happens when all goes well, and when somebody asks for the end.
 
-use karbor_store::ServiceStatus;
 use karbor_types::{CheckpointState, Hook, OperationKind, OperationState, RunState};
 use serde_json::json;
 
@@ -254,37 +253,5 @@ async fn unchanged_bytes_are_not_stored_twice() {
     let second = house.checkpoint(second).await.stats.unwrap();
     assert_eq!(second.logical_bytes, first.logical_bytes);
     assert!(second.new_bytes * 10 < first.new_bytes, "{first:?} {second:?}");
-    worker.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engine_that_is_switched_off_takes_nothing_until_it_is_switched_on() {
-    let house = house().await;
-    let worker = house.worker();
-    let first = house.protect(&["lone"]).await;
-    house.succeeded(first).await;
-    let [service] =
-        house.store.list_services().await.unwrap().try_into().expect("the worker reported itself");
-    assert_eq!((service.binary.as_str(), service.host.as_str()), ("karbor-operationengine", "test"));
-    let off = ServiceStatus::Disabled { reason: Some("moving house".to_owned()) };
-    house.store.set_service_status(service.id, &off).await.unwrap();
-    // At the first sign of life it hears of it, at the next it has looked for operations once more without taking one.
-    let mut waiting = None;
-    for _ in 0..3 {
-        house.pass_leases();
-        let asked = house.now();
-        let reported = async || house.store.get_service(service.id).await.unwrap().updated_at >= Some(asked);
-        while !reported().await {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        if waiting.is_none() {
-            waiting = Some(house.protect(&["lone"]).await);
-        }
-    }
-    let waiting = waiting.expect("it was queued");
-    let operation = house.store.get_operation(waiting.into()).await.unwrap();
-    assert_eq!((operation.state, operation.attempt), (OperationState::Queued, 0));
-    house.store.set_service_status(service.id, &ServiceStatus::Enabled).await.unwrap();
-    house.succeeded(waiting).await;
     worker.end().await;
 }
