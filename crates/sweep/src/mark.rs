@@ -136,6 +136,11 @@ impl Survey {
         doomed
     }
 
+    /// Returns the sessions that stored something and have no commit key: they are at work, or dead.
+    pub(crate) fn at_work(&self) -> impl Iterator<Item = SessionId> {
+        self.present.sessions().filter(|session| !self.resolved.contains_key(session)).copied()
+    }
+
     /// Returns what of a condemned list is to be freed, now that nobody leans on it who was not seen.
     pub(crate) fn confirm(&self, condemned: &Doomed) -> Doomed {
         let mut doomed = condemned.clone();

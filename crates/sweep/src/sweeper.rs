@@ -218,15 +218,9 @@ impl<'a> Sweeper<'a> {
                 Found::Absent => {}
             }
         }
-        let doomed = match self.survey(gone, &Doomed::default(), report).await {
-            Ok(survey) => {
-                let doomed = survey.condemn();
-                report.packs_condemned = survey.count(&doomed);
-                if doomed.is_empty() && !open {
-                    return Ok(None);
-                }
-                doomed
-            }
+        let doomed = match self.find_doomed(open, gone, report).await {
+            Ok(doomed) if doomed.is_empty() && !open => return Ok(None),
+            Ok(doomed) => doomed,
             // Others may have gone on meanwhile, and freed what this survey wanted to look at.
             Err(error) => {
                 return match read_list(&self.place, ListKind::Condemned, epoch).await? {
@@ -242,6 +236,42 @@ impl<'a> Sweeper<'a> {
             Found::List(standing) => Ok(Some(standing)),
             Found::Folded | Found::Absent => Ok(None),
         }
+    }
+
+    /// Returns what nobody needs. If that is nothing, no epoch would be begun that asks whether silent sessions may be
+    /// fenced, so they are asked for here: what dead writers have left would never be freed in an idle account.
+    async fn find_doomed(&self, open: bool, gone: &mut Gone, report: &mut SweepReport) -> Result<Doomed> {
+        let mut survey = self.survey(gone, &Doomed::default(), report).await?;
+        let mut doomed = survey.condemn();
+        if doomed.is_empty() && !open {
+            let fenced_before = report.fenced.len();
+            for session in survey.at_work() {
+                if let Some(record) = read_session(&self.place, &session).await?
+                    && self.patience.may_fence(&session, &record).await
+                {
+                    self.fence(&session, &record, report).await?;
+                }
+            }
+            if report.fenced.len() > fenced_before {
+                survey = self.survey(gone, &Doomed::default(), report).await?;
+                doomed = survey.condemn();
+            }
+        }
+        report.packs_condemned = survey.count(&doomed);
+        Ok(doomed)
+    }
+
+    async fn fence(
+        &self,
+        session: &SessionId,
+        record: &SessionRecord,
+        report: &mut SweepReport,
+    ) -> Result<()> {
+        let why = "a sweep waited for it";
+        commits::fence(&self.place, session, Some(record.kind), &self.options.by, why).await?;
+        tracing::info!(session.id = %session, "Fenced {session}, since a sweep waited for it");
+        report.fenced.push(*session);
+        Ok(())
     }
 
     /// Step 3: lists the sessions after the condemned list stands, and looks whether every writer among them is
@@ -276,10 +306,7 @@ impl<'a> Sweeper<'a> {
                 if self.is_decided(epoch).await? {
                     return Ok(true);
                 }
-                commits::fence(place, &session, Some(record.kind), &self.options.by, "a sweep waited for it")
-                    .await?;
-                tracing::info!(session.id = %session, sweep.epoch = epoch.0, "Fenced {session} for sweep {epoch}");
-                report.fenced.push(session);
+                self.fence(&session, &record, report).await?;
             } else if record.kind == Kind::Writer {
                 report.waiting_for.push(session);
             }

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::future::Either;
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::index::{Location, blocking};
 use crate::read::fetch::{Batch, Lost, Step, Walk, batches};
 use crate::read::stream::StreamReader;
+use crate::write::buffers::lock;
 use crate::{BlockSource, BlockTarget, CompareReport, CopyOptions, CopyReport, Error, Result};
 
 /// How many chunks are looked up and sorted at once.
@@ -425,22 +426,42 @@ struct Writer {
     written: AtomicU64,
     /// Told whenever another [`FLUSH_BYTES`] are written.
     more: Notify,
+    /// How a sync failed.
+    sync_failed: Mutex<Option<(std::io::ErrorKind, String)>>,
 }
 
 impl Writer {
     fn new(target: Arc<dyn BlockTarget>, range: Range<u64>, fills: bool) -> Self {
         let name = target.name();
-        Self { target, name, range, fills, written: AtomicU64::new(0), more: Notify::new() }
+        Self {
+            target,
+            name,
+            range,
+            fills,
+            written: AtomicU64::new(0),
+            more: Notify::new(),
+            sync_failed: Mutex::default(),
+        }
     }
 
-    async fn sync(&self) -> Result<()> {
-        let target = self.target.clone();
-        let synced = blocking(move || target.sync()).await?;
-        synced.map_err(|source| Error::TargetIo { what: self.name.clone(), source })
+    /// Syncs the target; after a failure always fails. The system tells of a lost write once, and who heard of it
+    /// may have been dropped: one at a time, so that the last sync comes after all others, and knows how they ended.
+    async fn sync(self: &Arc<Self>) -> Result<()> {
+        let writer = self.clone();
+        let synced = blocking(move || {
+            let mut failed = lock(&writer.sync_failed);
+            if let Some((kind, why)) = &*failed {
+                return Err(std::io::Error::new(*kind, why.clone()));
+            }
+            let synced = writer.target.sync();
+            *failed = synced.as_ref().err().map(|err| (err.kind(), err.to_string()));
+            synced
+        });
+        synced.await?.map_err(|source| Error::TargetIo { what: self.name.clone(), source })
     }
 
     /// Syncs from time to time, so that the disk is at work while chunks are opened. Ends with a failure only.
-    async fn flush_along(&self) -> Error {
+    async fn flush_along(self: &Arc<Self>) -> Error {
         loop {
             self.more.notified().await;
             if let Err(failed) = self.sync().await {

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use karbor_bank::FileSystemBank;
 use karbor_vault::{BlockOptions, BlockSource, BlockTarget, ErrorKind};
@@ -87,10 +87,13 @@ impl BlockSource for Same {
     }
 }
 
-/// Counts how often it is synced, and fails at one of them.
+/// Counts how often it is synced, and fails at one of them. Does not take the last of what is written before it was
+/// synced for the first time.
 #[derive(Default)]
 struct Syncs {
-    count: AtomicU64,
+    /// Bytes written, and syncs.
+    state: Mutex<(u64, u64)>,
+    synced: Condvar,
     fails_at: u64,
 }
 
@@ -99,8 +102,12 @@ impl BlockTarget for Syncs {
         Ok(())
     }
 
-    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
-        Ok(())
+    fn write_at(&self, _: u64, data: &[u8]) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        state.0 += data.len() as u64;
+        let waits = |state: &mut (u64, u64)| state.0 > 600 << 20 && state.1 == 0;
+        let (_state, waited) = self.synced.wait_timeout_while(state, Duration::from_secs(60), waits).unwrap();
+        if waited.timed_out() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 
     fn punch(&self, _: Range<u64>) -> io::Result<()> {
@@ -108,8 +115,10 @@ impl BlockTarget for Syncs {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        if count == self.fails_at { Err(io::Error::other("the disk is gone")) } else { Ok(()) }
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        self.synced.notify_all();
+        if state.1 == self.fails_at { Err(io::Error::other("the disk is gone")) } else { Ok(()) }
     }
 }
 
@@ -125,7 +134,7 @@ async fn a_long_restore_syncs_on_its_way_and_a_failure_then_fails_it() {
     let target = Arc::new(Syncs::default());
     let report = stream.copy_to(target.clone(), &Default::default()).await.unwrap();
     assert_eq!(report.written_bytes, 700 << 20);
-    assert!(target.count.load(Ordering::Relaxed) >= 2, "once on the way, and at the end");
+    assert!(target.state.lock().unwrap().1 >= 2, "once on the way, and at the end");
     let target = Arc::new(Syncs { fails_at: 1, ..Syncs::default() });
     let failed = stream.copy_to(target.clone(), &Default::default()).await.unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::TargetIo);

@@ -194,3 +194,24 @@ async fn a_file_that_changes_while_it_is_read_is_told() {
     let err = volume.put_blocks("data", Arc::new(source), &Default::default()).await.expect_err("it changed");
     assert_eq!(err.kind(), ErrorKind::SourceChanged);
 }
+
+#[tokio::test]
+async fn what_a_writer_left_that_answered_and_died_is_freed() {
+    let (bank, account) = account().await;
+    backup(&account, 1, None, &noise(1, 2 << 20)).await;
+    account.delete(checkpoint(1)).await.unwrap();
+    let writer = begin(&account, 2, None).await;
+    put(&writer, &noise(2, 2 << 20)).await;
+    writer.flush().await.unwrap();
+    assert!(!account.sweep(&SweepOptions::default()).await.unwrap().finished);
+    writer.check_sweeps().await.unwrap();
+    drop(writer);
+    assert!(account.sweep(&SweepOptions::default()).await.unwrap().finished);
+    // Nothing else is to be freed, so nobody waits for it any more.
+    assert!(packs(&bank) > 0);
+    let swept = account.sweep(&SweepOptions::default()).await.unwrap();
+    assert!(swept.fenced.is_empty() && packs(&bank) > 0, "who may fence nobody leaves it alone");
+    let swept = account.sweep(&fence_all()).await.unwrap();
+    assert_eq!(swept.fenced.len(), 1, "{swept:?}");
+    assert_eq!(packs(&bank), 0);
+}
