@@ -13,7 +13,7 @@ use crate::client::{Client, Output};
 
 /// How often the service is asked, at first and at most.
 const FIRST_POLL: Duration = Duration::from_millis(100);
-const LAST_POLL: Duration = Duration::from_secs(1);
+const LAST_POLL: Duration = Duration::from_millis(250);
 /// How often a plain line is written while nothing else changes.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
