@@ -15,6 +15,8 @@
 mod backup;
 mod entry;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod plan;
 mod read;
 mod restore;
