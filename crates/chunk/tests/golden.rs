@@ -338,6 +338,8 @@ fn every_entry_point_has_a_fuzz_target() {
             entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned()
         })
         .collect();
+    // Those of other crates bear their names in front.
+    found.retain(|name| !name.starts_with("sweep_") && !name.starts_with("tree_"));
     found.sort_unstable();
     let names: Vec<_> = fuzz::TARGETS.iter().map(|(name, _)| *name).collect();
     assert_eq!(found, names);

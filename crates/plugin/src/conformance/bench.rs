@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 
 use karbor_bank::{Bank, MemoryBank};
@@ -50,6 +50,8 @@ pub(super) struct Operation {
     pub(super) cancel: CancellationToken,
     pub(super) dry_run: bool,
     pub(super) epoch: AtomicU32,
+    /// An attempt was dropped: what it left may go at the operation's end only.
+    pub(super) dropped: AtomicBool,
 }
 
 /// A committed checkpoint and what protect told of it.
@@ -92,6 +94,7 @@ impl<'a> Bench<'a> {
             cancel: CancellationToken::new(),
             dry_run: false,
             epoch: AtomicU32::new(0),
+            dropped: AtomicBool::new(false),
         })
     }
 
@@ -165,10 +168,9 @@ impl<'a> Bench<'a> {
     pub(super) async fn protect_as(&self, operation: &Operation, times: u32) -> Verdict<Protected> {
         let writer = self.writer(operation).await?;
         let resource = writer.resource(&self.fixture.resource().key);
-        self.hooks(operation, &TaskVault::Write(resource.clone()), times)
-            .await
-            .map_err(|err| format!("protecting: {err}"))?;
-        self.end(operation).await?;
+        let vault = TaskVault::Write(resource.clone());
+        self.hooks(operation, &vault, times).await.map_err(|err| format!("protecting: {err}"))?;
+        self.end(operation, &vault).await?;
         writer.flush().await.map_err(|err| format!("flushing: {err}"))?;
         let saved = resource.save();
         let committed = writer.commit(operation.checkpoint, Instant::from_micros(0), Value::Null).await;
@@ -197,7 +199,7 @@ impl<'a> Bench<'a> {
         let vault = TaskVault::Read(self.reader(operation.checkpoint).await?);
         let outcomes =
             self.hooks(operation, &vault, times).await.map_err(|err| format!("restoring: {err}"))?;
-        self.end(operation).await?;
+        self.end(operation, &vault).await?;
         if let Some(finding) = outcomes.iter().flat_map(|outcome| &outcome.findings).next() {
             return Err(format!("restoring what is whole found {finding:?}"));
         }
@@ -244,8 +246,12 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Sees that an operation that went well ended its scaffolds itself and made what it intended to.
-    async fn end(&self, operation: &Operation) -> Verdict {
+    /// Sees that an operation that went well ended its scaffolds itself and made what it intended to. What an
+    /// attempt left that was dropped is cleaned up first, as it is at the end of every operation.
+    async fn end(&self, operation: &Operation, vault: &TaskVault) -> Verdict {
+        if operation.dropped.load(Ordering::Relaxed) {
+            self.clean_up(operation, vault, false).await?;
+        }
         for entry in entries(operation).await {
             let ended = match entry.purpose {
                 Purpose::Scaffold => !entry.is_open(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 
 use karbor_bank::{Bank, Key};
 use karbor_types::{Hook, OperationKind, Parameters, Resource};
@@ -168,6 +169,7 @@ pub(super) async fn dropped_protect(bench: &Bench<'_>) -> Verdict {
         let writer = bench.writer(&operation).await?;
         let vault = TaskVault::Write(writer.resource(&bench.fixture.resource().key));
         let ended = drop_after(waits, bench.hooks(&operation, &vault, 1)).await.is_some();
+        operation.dropped.store(true, Ordering::Relaxed);
         let at = |reason: String| format!("dropped after {waits} waits: {reason}");
         let protected = bench.protect_as(&operation, 1).await.map_err(at)?;
         bench.fixture.lose().await;
@@ -187,6 +189,7 @@ pub(super) async fn dropped_restore(bench: &Bench<'_>) -> Verdict {
         let operation = bench.restoring(&protected)?;
         let vault = TaskVault::Read(bench.reader(protected.checkpoint).await?);
         let ended = drop_after(waits, bench.hooks(&operation, &vault, 1)).await.is_some();
+        operation.dropped.store(true, Ordering::Relaxed);
         let again = bench.restore_as(&operation, 1).await;
         again.map_err(|reason| format!("dropped after {waits} waits: {reason}"))?;
         if ended {

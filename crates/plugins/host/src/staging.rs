@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use karbor_plugin::{Error, ErrorKind, Intent, LedgerEntry, LedgerId, LedgerState, Purpose, Result, Task};
 use rustix::fs::RenameFlags;
@@ -266,11 +266,27 @@ fn publish_error(errno: Errno, shown: &Path) -> Error {
     }
 }
 
+/// How often a directory is removed into which an attempt that was dropped still writes, and the pause between.
+const REMOVALS: u32 = 25;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
+
 /// Removes a file or a whole directory; one that is not there is removed.
 async fn remove(path: PathBuf, shown: String) -> Result<()> {
     let removed = blocking(move || {
         let meta = std::fs::symlink_metadata(&path)?;
-        if meta.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }
+        if !meta.is_dir() {
+            return std::fs::remove_file(&path);
+        }
+        let mut attempt = 1;
+        loop {
+            match std::fs::remove_dir_all(&path) {
+                Err(err) if err.kind() == io::ErrorKind::DirectoryNotEmpty && attempt < REMOVALS => {
+                    attempt += 1;
+                    std::thread::sleep(REMOVAL_PAUSE);
+                }
+                done => return done,
+            }
+        }
     });
     match removed.await? {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
