@@ -26,6 +26,20 @@ def wait_for(what, condition, seconds=60):
         time.sleep(0.02)
 
 
+def run_cases(cases):
+    """Runs functions that bear names, prints how each went, and returns how many passed and failed."""
+    passed = failed = 0
+    for name, case in cases:
+        try:
+            case()
+            passed += 1
+            print(f"ok     {name}", flush=True)
+        except (Failed, LookupError, OSError, StopIteration, ValueError) as err:
+            failed += 1
+            print(f"FAILED {name}\n    {type(err).__name__}: {err}", flush=True)
+    return passed, failed
+
+
 class Service:
     def __init__(self, binary, state, config=""):
         self.binary, self.state, self.process = str(binary), Path(state), None

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from service import Failed, Service, wait_for  # noqa: E402
+from service import Failed, Service, run_cases, wait_for  # noqa: E402
 
 CONFIG = "[worker]\npoll-milliseconds = 100\nsweep-delay-seconds = 0\n"
 
@@ -199,14 +199,8 @@ def main():
         service.start()
         service.inventory(f'[[directory]]\nname = "web"\nproject = "{service.project}"\npath = "{home}/web"\n')
         wait_for("the inventory", lambda: service.ask("GET", "/protectables/Host::Directory/instances")["instances"])
-        for test in (provider, protectable, plan, checkpoint, restore, verification, logs, triggers, scheduled, quotas, services, own_client, deletion):
-            try:
-                test()
-                passed += 1
-                print(f"ok     {test.__name__}", flush=True)
-            except (Failed, KeyError, StopIteration, OSError) as err:
-                failed += 1
-                print(f"FAILED {test.__name__}: {type(err).__name__}: {err}", flush=True)
+        tests = (provider, protectable, plan, checkpoint, restore, verification, logs, triggers, scheduled, quotas, services, own_client, deletion)
+        passed, failed = run_cases((test.__name__, test) for test in tests)
     finally:
         service.stop()
         if failed:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from keystone import Keystone  # noqa: E402
-from service import Failed, Service, wait_for  # noqa: E402
+from service import Failed, Service, run_cases, wait_for  # noqa: E402
 
 NOOP = "b766f37c-d011-4026-8228-28730d734a3f"
 VOLUME = "11111111-1111-4111-8111-000000000001"
@@ -212,15 +212,9 @@ def main():
     try:
         service.start()
         keystone.names(service.base)
-        for test in (provider, protectable, plan, checkpoint, restore, verification, operationlog, trigger, scheduledoperation,
-                     services, quotas, deletion):
-            try:
-                test()
-                passed += 1
-                print(f"ok     {test.__name__}", flush=True)
-            except (Failed, KeyError, StopIteration, ValueError, OSError) as err:
-                failed += 1
-                print(f"FAILED {test.__name__}: {type(err).__name__}: {err}", flush=True)
+        tests = (provider, protectable, plan, checkpoint, restore, verification, operationlog, trigger, scheduledoperation,
+                 services, quotas, deletion)
+        passed, failed = run_cases((test.__name__, test) for test in tests)
     finally:
         service.stop()
         keystone.stop()

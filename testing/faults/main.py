@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "quickstart"))
 from postgres import Postgres  # noqa: E402
-from service import Failed, Service, wait_for  # noqa: E402
+from service import Failed, Service, run_cases, wait_for  # noqa: E402
 
 CONFIG = "[worker]\npoll-milliseconds = 100\nsweep-delay-seconds = 0\n"
 NOBODY = "99999999-9999-4999-8999-999999999999"
@@ -52,7 +52,6 @@ class Faults:
         self.data.mkdir()
         self.service = Confined(binary, home / "state", CONFIG)
         self.postgres = Postgres(home / "postgresql")
-        self.passed = self.failed = 0
 
     def start(self):
         self.make("web", {"index.html": b"hello", "sub/page.html": b"page"})
@@ -363,19 +362,12 @@ class Faults:
 
     def run(self):
         self.start()
-        for case in (self.a_file_that_changes_or_disappears_while_it_is_read, self.a_disk_that_changes_while_it_is_read,
-                     self.an_unreadable_directory, self.a_wrong_password, self.a_plan_with_a_resource_that_is_missing,
-                     self.a_body_of_the_wrong_type, self.a_provider_that_is_unknown, self.a_second_delete,
-                     self.a_restore_over_what_is_there, self.a_second_project, self.a_bank_that_is_full,
-                     self.a_service_that_is_listed):
-            name = case.__name__.replace("_", " ")
-            try:
-                case()
-                self.passed += 1
-                print(f"ok     {name}", flush=True)
-            except (Failed, OSError, KeyError, IndexError, StopIteration) as err:
-                self.failed += 1
-                print(f"FAILED {name}\n    {type(err).__name__}: {err}", flush=True)
+        cases = (self.a_file_that_changes_or_disappears_while_it_is_read, self.a_disk_that_changes_while_it_is_read,
+                 self.an_unreadable_directory, self.a_wrong_password, self.a_plan_with_a_resource_that_is_missing,
+                 self.a_body_of_the_wrong_type, self.a_provider_that_is_unknown, self.a_second_delete,
+                 self.a_restore_over_what_is_there, self.a_second_project, self.a_bank_that_is_full,
+                 self.a_service_that_is_listed)
+        return run_cases((case.__name__.replace("_", " "), case) for case in cases)
 
     def close(self):
         self.service.stop()
@@ -387,12 +379,12 @@ def main():
     home.chmod(0o755)
     faults = Faults(os.path.abspath(sys.argv[1]), home)
     try:
-        faults.run()
+        passed, failed = faults.run()
     finally:
         faults.close()
         shutil.rmtree(home, ignore_errors=True)
-    print(f"{faults.passed} passed, {faults.failed} failed")
-    sys.exit(faults.failed > 0)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed > 0)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from service import Failed, Service, wait_for  # noqa: E402
+from service import Failed, Service, run_cases, wait_for  # noqa: E402
 
 CONFIG = """
 [api]
@@ -363,16 +363,7 @@ def main():
     if len(sys.argv) > 2:
         names = sys.argv[2:]
     try:
-        for name in names:
-            try:
-                getattr(tests, name)()
-                if tests.service.is_running():
-                    tests.still_well()
-                passed += 1
-                print(f"ok     {name}", flush=True)
-            except (Failed, KeyError, ValueError, OSError, StopIteration) as err:
-                failed += 1
-                print(f"FAILED {name}: {type(err).__name__}: {err}", flush=True)
+        passed, failed = run_cases((name, lambda name=name: tests.run(name)) for name in names)
     finally:
         tests.service.stop()
         if failed:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from service import Failed, Service, wait_for  # noqa: E402
+from service import Failed, Service, run_cases, wait_for  # noqa: E402
 
 NEAR, FAR = "6b617262-6f72-4000-8000-000000000001", "6b617262-6f72-4000-8000-000000000002"
 CONFIG = """
@@ -194,14 +194,7 @@ def main():
     tests = (the_first_site_protects, the_second_site_lists_shows_and_restores, what_one_site_deletes_is_gone_on_the_other,
              a_bank_holds_what_it_may_and_no_more, a_copy_outlives_the_first_bank, a_lost_database_is_rebuilt_from_the_banks, the_database_is_looked_after)
     try:
-        for test in tests:
-            try:
-                test()
-                passed += 1
-                print(f"ok     {test.__name__}", flush=True)
-            except (Failed, KeyError, IndexError, OSError) as err:
-                failed += 1
-                print(f"FAILED {test.__name__}: {type(err).__name__}: {err}", flush=True)
+        passed, failed = run_cases((test.__name__, test) for test in tests)
     finally:
         if failed:
             for service in sites.services:

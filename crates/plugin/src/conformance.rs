@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 
 use crate::{Context, Protectable, Protection, Restored};
 use bench::Bench;
+pub use bench::drop_after;
 
 /// Something that can be protected, lost, restored and looked at, for [`run`].
 #[async_trait]

@@ -135,6 +135,17 @@ struct Page {
     names: Names,
 }
 
+/// Reads arbitrary bytes as each part of a list.
+pub(crate) fn fuzz(key: &Key, bytes: &[u8]) {
+    let mut doomed = Doomed::default();
+    if let Ok(head) = from_json::<Head>(key, bytes) {
+        head.names.add_to(&mut doomed);
+    }
+    if let Ok(page) = from_json::<Page>(key, bytes) {
+        page.names.add_to(&mut doomed);
+    }
+}
+
 /// What there is of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {

@@ -4,6 +4,8 @@ mod commits;
 mod doomed;
 mod error;
 mod fold;
+#[doc(hidden)]
+pub mod fuzz;
 mod free;
 mod gone;
 mod index;

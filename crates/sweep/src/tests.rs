@@ -231,3 +231,27 @@ fn a_million_packs_take_tens_of_bytes_each() {
     assert!(set.contains(&PackName::new(session(1), hash(1))));
     assert_eq!(set.sessions().count(), 1000);
 }
+
+proptest::proptest! {
+    /// Stored bytes with one byte changed, and cut: read, or refused.
+    #[test]
+    fn damaged_bytes_are_read_or_refused(which in 0..6_usize, at in 0..400_usize, byte: u8, cut: bool) {
+        let golden = [
+            include_str!("../golden/session-writer.json"),
+            include_str!("../golden/session-rewrite.json"),
+            include_str!("../golden/marker-fence.json"),
+            include_str!("../golden/marker-closed.json"),
+            include_str!("../golden/list-head.json"),
+            include_str!("../golden/list-page.json"),
+        ];
+        let mut bytes = golden[which].trim_end().as_bytes().to_vec();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        if cut {
+            bytes.truncate(at + 1);
+        }
+        for target in [crate::fuzz::session, crate::fuzz::marker, crate::fuzz::list] {
+            target(&bytes);
+        }
+    }
+}

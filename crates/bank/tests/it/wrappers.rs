@@ -81,7 +81,8 @@ async fn so_many_calls_run_at_once_and_no_more() {
             async move {
                 if moment == Moment::Before {
                     most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    // All others that are let through come to this point before this one goes on.
+                    tokio::task::yield_now().await;
                 } else {
                     running.fetch_sub(1, Ordering::SeqCst);
                 }

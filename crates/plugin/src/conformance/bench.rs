@@ -297,7 +297,7 @@ pub(super) fn merged(before: &Value, new: &Value) -> Value {
 }
 
 /// Drives a future until it has waited `waits` times, then drops it; returns its answer if it came before.
-pub(super) async fn drop_after<T>(waits: usize, future: impl Future<Output = T>) -> Option<T> {
+pub async fn drop_after<T>(waits: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut waited = 0;
     std::future::poll_fn(move |cx| match future.as_mut().poll(cx) {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use karbor_bank::wrap::{Fault, Faulty, Operation as Call, Rule};
 use karbor_bank::{ErrorKind as BankError, MemoryBank};
+use karbor_plugin::conformance::drop_after;
 use karbor_plugin::{ErrorKind, PlannedEffect, Severity};
 use karbor_plugins_host::Kind;
 use serde_json::json;
 
-use crate::machine::{Machine, Vault, drop_after};
+use crate::machine::{Machine, Vault};
 use crate::tree::{self, Telling};
 
 const INVENTORY: &str = r#"

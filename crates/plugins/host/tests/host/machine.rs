@@ -271,18 +271,3 @@ pub(crate) async fn count_waits<T>(future: impl Future<Output = T>) -> (usize, T
     })
     .await
 }
-
-/// Drives a future until it has waited `waits` times, then drops it; returns its answer if it came before.
-pub(crate) async fn drop_after<T>(waits: usize, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    let mut waited = 0;
-    std::future::poll_fn(move |cx| match future.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending if waited == waits => Poll::Ready(None),
-        Poll::Pending => {
-            waited += 1;
-            Poll::Pending
-        }
-    })
-    .await
-}

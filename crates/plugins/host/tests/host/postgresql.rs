@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use karbor_plugin::conformance::drop_after;
 use karbor_plugin::{ErrorKind, PlannedEffect};
 use karbor_plugins_host::Kind;
 use serde_json::json;
 
-use crate::machine::{Machine, Vault, count_waits, drop_after};
+use crate::machine::{Machine, Vault, count_waits};
 use crate::server::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
