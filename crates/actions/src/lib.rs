@@ -35,7 +35,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use karbor_plugin::{Context, Registry};
+use karbor_plugin::{Access, Context, Registry};
 use karbor_store::Store;
 use karbor_types::{CheckpointId, Instant, ProjectId};
 use uuid::Uuid;
@@ -233,6 +233,7 @@ impl Actions {
             project: caller.project.clone(),
             user: Some(caller.user.clone()),
             request_id: Some(caller.request_id.clone()),
+            access: Access::None,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! What a plugin makes outside the bank (a snapshot, a new volume, a stopped service) is told to the
 //! [`Ledger`] *before* it is made, so that it can be found and cleaned up whatever happens.
 
+mod access;
 pub mod conformance;
 mod error;
 pub mod graph;
@@ -24,6 +25,7 @@ mod registry;
 pub mod schema;
 mod task;
 
+pub use access::{Access, Login};
 pub use error::{Error, ErrorKind, Result};
 pub use ledger::{Intent, Ledger, LedgerEntry, LedgerId, LedgerState, MemoryLedger, Purpose};
 pub use protectable::{Context, InstancePage, Page, Protectable};

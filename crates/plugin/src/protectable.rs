@@ -7,7 +7,7 @@ use karbor_types::{ProjectId, Resource, ResourceType, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::Result;
+use crate::{Access, Result};
 
 /// For whom a call is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,12 +20,15 @@ pub struct Context {
     /// The request's id, for the logs.
     #[serde(default)]
     pub request_id: Option<String>,
+    /// By what right a cloud is reached. It never leaves the process.
+    #[serde(skip)]
+    pub access: Access,
 }
 
 impl Context {
-    /// Makes the context of a project, without user and request.
+    /// Makes the context of a project, without user, request and rights.
     pub fn new(project: ProjectId) -> Self {
-        Self { project, user: None, request_id: None }
+        Self { project, user: None, request_id: None, access: Access::default() }
     }
 }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use karbor_plugin::{Context, ErrorKind, Provider};
+use karbor_plugin::{Access, Context, ErrorKind, Provider};
 use karbor_store::{Finish, Operation, SubjectChange};
 use karbor_types::{
     CheckpointEvent, Epoch, Instant, OperationKind, OperationRequest, OperationState, ProviderId, RunEvent,
@@ -281,6 +281,7 @@ impl Attempt {
             project: self.operation.project.clone(),
             user: self.operation.user.clone(),
             request_id: self.request.request_id.clone(),
+            access: Access::None,
         }
     }
 
