@@ -103,7 +103,8 @@ mod tests {
             project: None,
             project_domain: "Default".to_owned(),
         };
-        let shown = format!("{:?} {:?}", Access::Login(Box::new(login)), Access::Token("gAAAA-secret".into()));
+        let shown =
+            format!("{:?} {:?}", Access::Login(Box::new(login)), Access::Token("gAAAA-secret".into()));
         assert!(shown.contains("ann") && !shown.contains("sesame") && !shown.contains("gAAAA"), "{shown}");
     }
 }

@@ -141,10 +141,33 @@ pub struct Outcome {
     pub state: Value,
     /// What the resource has become, if this hook restored it.
     pub restored: Option<Restored>,
+    /// What has become of parts that the graph does not name (a topology's networks), for whom comes after.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mapped: Vec<Mapped>,
     /// A dry run's answer: what would be done.
     pub plan: Vec<PlannedAction>,
     /// What was seen on the way. One of [`Severity::Error`] fails the resource, although the hook went through.
     pub findings: Vec<Finding>,
+}
+
+impl Outcome {
+    /// Returns all that is announced by this outcome of the resource `own`: old key and new key.
+    pub fn announced<'a>(
+        &'a self,
+        own: &'a ResourceKey,
+    ) -> impl Iterator<Item = (&'a ResourceKey, &'a ResourceKey)> {
+        let mapped = self.mapped.iter().map(|mapped| (&mapped.from, &mapped.to));
+        self.restored.iter().map(move |restored| (own, &restored.key)).chain(mapped)
+    }
+}
+
+/// The new identity of a part of a restored resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapped {
+    /// The part as it was protected. Its type need not be one that can be protected.
+    pub from: ResourceKey,
+    /// What stands for it now.
+    pub to: ResourceKey,
 }
 
 /// The new identity of a restored resource.

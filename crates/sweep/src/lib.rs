@@ -4,9 +4,9 @@ mod commits;
 mod doomed;
 mod error;
 mod fold;
+mod free;
 #[doc(hidden)]
 pub mod fuzz;
-mod free;
 mod gone;
 mod index;
 mod io;

@@ -19,9 +19,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use karbor_flow::{Ready, Room, Schedule, SkipReason};
-use karbor_plugin::{ErrorKind, IdMap, Severity};
+use karbor_plugin::{ErrorKind, IdMap, Outcome, Severity};
 use karbor_store::{RunChange, StepChange, StepEnd};
-use karbor_types::{CheckpointId, Hook, Progress, StepState};
+use karbor_types::{CheckpointId, Hook, Progress, ResourceKey, StepState};
 use karbor_vault::{CheckpointReader, CheckpointWriter, SavedResource};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -126,6 +126,11 @@ impl Ended {
 /// Returns the number by which the store knows a step.
 pub(crate) fn ordinal(step: usize) -> u32 {
     u32::try_from(step).expect("a graph has at most a million resources")
+}
+
+/// Lets all that come after know what a resource and its parts have become.
+pub(crate) fn announce(restored: &mut IdMap, own: &ResourceKey, outcome: &Outcome) {
+    restored.extend(outcome.announced(own).map(|(from, to)| (from.clone(), to.clone())));
 }
 
 impl Drive {
@@ -411,9 +416,7 @@ impl Drive {
             let member = &mut self.members[step.resource];
             member.open_steps -= 1;
             let end = if ended.failure.is_some() { karbor_flow::End::Failed } else { karbor_flow::End::Done };
-            if let Some(restored) = &ended.outcome.outcome.restored {
-                self.restored.insert(member.key().clone(), restored.key.clone());
-            }
+            announce(&mut self.restored, member.key(), &ended.outcome.outcome);
             member.merge(ended.outcome);
             if member.failure.is_none() {
                 member.failure = ended.failure;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use karbor_plugin::{ErrorKind, Finding, Outcome, PlannedAction, Protection, Restored};
+use karbor_plugin::{ErrorKind, Finding, Mapped, Outcome, PlannedAction, Protection, Restored};
 use karbor_types::{Hook, Resource, ResourceKey};
 use karbor_vault::SavedResource;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,8 @@ pub(crate) struct Member {
     /// What its hooks returned, merged.
     pub(crate) state: Value,
     pub(crate) restored: Option<Restored>,
+    /// What its parts have become.
+    pub(crate) mapped: Vec<Mapped>,
     pub(crate) plan: Vec<PlannedAction>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) saved: Option<SavedResource>,
@@ -86,6 +88,7 @@ impl Member {
         if outcome.restored.is_some() {
             self.restored = outcome.restored;
         }
+        self.mapped.extend(outcome.mapped);
         self.plan.extend(outcome.plan);
         self.findings.extend(outcome.findings);
         if saved.is_some() {
@@ -127,6 +130,9 @@ impl Member {
         }
         if let Some(Restored { key, name }) = &self.restored {
             members.insert("restored".to_owned(), json!({"type": key.kind, "id": key.id, "name": name}));
+        }
+        if !self.mapped.is_empty() {
+            members.insert("mapped".to_owned(), json!(self.mapped));
         }
         if !self.findings.is_empty() {
             members.insert("findings".to_owned(), json!(self.findings));

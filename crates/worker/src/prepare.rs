@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::attempt::Attempt;
 use crate::crash::Place;
-use crate::drive::{Drive, Vault, ordinal};
+use crate::drive::{Drive, Vault, announce, ordinal};
 use crate::outcome::{Member, ResourceFailure, StepOutcome};
 use crate::stop::{Failure, Stop};
 
@@ -167,6 +167,7 @@ pub(crate) fn members(attempt: &Attempt, subject: &Subject<'_>) -> Result<Vec<Me
             children: graph.children(index).to_vec(),
             state: Value::Null,
             restored: None,
+            mapped: Vec::new(),
             plan: Vec::new(),
             findings: Vec::new(),
             saved: None,
@@ -193,9 +194,7 @@ impl Drive {
                 let text = format!("what an earlier attempt left cannot be read: {err}");
                 Failure::new(ErrorKind::Other, text).of(&row.resource).at(step.hook)
             })?;
-            if let Some(restored) = &outcome.outcome.restored {
-                self.restored.insert(row.resource.clone(), restored.key.clone());
-            }
+            announce(&mut self.restored, &row.resource, &outcome.outcome);
             member.merge(outcome);
             member.begun |= row.state != StepState::Pending;
             let reason = row.reason.unwrap_or_default();

@@ -18,7 +18,7 @@ use tracing::warn;
 use crate::attempt::{Attempt, End};
 use crate::cleanup::Goes;
 use crate::crash::Place;
-use crate::drive::{Drive, Vault};
+use crate::drive::{Drive, Vault, announce};
 use crate::hook::{self, Retries};
 use crate::outcome::StepOutcome;
 use crate::prepare::{self, Subject, prepare};
@@ -167,9 +167,7 @@ async fn rehearse(attempt: &Arc<Attempt>, opened: &Opened) -> Result<End, Stop> 
             match end.result {
                 Ok(outcome) => {
                     let member = &mut drive.members[resource];
-                    if let Some(restored) = &outcome.restored {
-                        drive.restored.insert(member.key().clone(), restored.key.clone());
-                    }
+                    announce(&mut drive.restored, member.key(), &outcome);
                     member.merge(StepOutcome { outcome, ..StepOutcome::default() });
                 }
                 Err(err) if err.kind() == ErrorKind::Cancelled => return Err(Stop::Cancelled),

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use karbor_plugin::{
     Context, Description, Error, ErrorKind, Finding, InstancePage, Intent, KindDescription, LedgerEntry,
-    Outcome, Page, PlannedAction, PlannedEffect, Protectable, Protection, Purpose, Restored, Result, Schemas,
-    Severity, Task,
+    Mapped, Outcome, Page, PlannedAction, PlannedEffect, Protectable, Protection, Purpose, Restored, Result,
+    Schemas, Severity, Task,
 };
 use karbor_types::{Hook, OperationKind, ProjectId, Resource, ResourceKey, ResourceType};
 use karbor_vault::{CopyOptions, StreamOptions};
@@ -381,7 +381,9 @@ impl Keeper {
         let new = format!("{id}-{}", &task.operation_id.to_string()[..8]);
         for child in &task.children {
             let announced = task.restored.contains_key(&child.resource.key);
-            if !announced {
+            // What a child says of its parts comes in the dry run too.
+            let part = part_of(&child.resource.key.id);
+            if !announced || !task.restored.contains_key(&part) {
                 return Err(Error::new(
                     ErrorKind::Other,
                     format!("{} is not restored yet", child.resource.key),
@@ -400,7 +402,12 @@ impl Keeper {
                 problem,
             };
             let restored = Some(Restored { key: key(&new), name: String::new() });
-            return Ok(Outcome { plan: vec![action], restored, ..Outcome::default() });
+            return Ok(Outcome {
+                plan: vec![action],
+                restored,
+                mapped: parts(id, &new),
+                ..Outcome::default()
+            });
         }
         let bytes = read(task).await?;
         let intent = Intent {
@@ -413,7 +420,7 @@ impl Keeper {
         self.outside.lock().restored.insert(new.clone(), bytes);
         task.ledger.created(entry, &new).await?;
         let restored = Some(Restored { key: key(&new), name: format!("thing {new}") });
-        Ok(Outcome { restored, ..Outcome::default() })
+        Ok(Outcome { restored, mapped: parts(id, &new), ..Outcome::default() })
     }
 
     async fn verify(&self, task: &Task, id: &str) -> Result<Outcome> {
@@ -433,6 +440,15 @@ impl Keeper {
         self.outside.lock().copies.remove(name);
         Ok(Outcome::default())
     }
+}
+
+/// Returns the key of the one part that every thing has.
+fn part_of(id: &str) -> ResourceKey {
+    ResourceKey::new("Test::Part", format!("part of {id}"))
+}
+
+fn parts(id: &str, new: &str) -> Vec<Mapped> {
+    vec![Mapped { from: part_of(id), to: part_of(new) }]
 }
 
 /// Reads a resource's stream.

@@ -57,6 +57,9 @@ async fn what_is_protected_can_be_verified_restored_and_deleted() {
     }
     let restore = house.store.get_restore(restore).await.unwrap();
     assert_eq!(restore.state, RunState::Success);
+    let resources = operation.result["resources"].as_array().unwrap();
+    let web = resources.iter().find(|row| row["id"] == "web").unwrap();
+    assert_eq!(web["mapped"][0]["from"], json!({"type": "Test::Part", "id": "part of web"}));
     let new_web = format!("Test::Thing#web-{}", &operation.id.to_string()[..8]);
     assert_eq!(restore.resources_status[&new_web], "available");
     worker.end().await;
