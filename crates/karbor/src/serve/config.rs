@@ -13,6 +13,8 @@ use karbor_worker::WorkerConfig;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::serve::openstack::OpenStackConfig;
+
 /// All settings.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -47,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) declared: DeclaredConfig,
     /// The protection service.
     pub(crate) worker: WorkerConfig,
+    /// The cloud whose things are protected; without it none.
+    pub(crate) openstack: Option<OpenStackConfig>,
     /// What a project may have where nobody set its own limits.
     pub(crate) quota: QuotaConfig,
 }

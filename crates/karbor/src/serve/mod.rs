@@ -8,6 +8,7 @@ mod config;
 mod declared;
 mod first;
 mod metrics;
+mod openstack;
 mod report;
 
 use std::net::SocketAddr;
@@ -162,6 +163,8 @@ struct Parts {
 }
 
 async fn parts(config: &Config, state_dir: &Path) -> Result<Parts> {
+    let cloud = config.openstack.as_ref().map(|table| table.connect(|name| std::env::var(name).ok()));
+    let _cloud = cloud.transpose()?;
     let masters = first::master_keys(&config.keys)?;
     let banks = ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine).await?;
     Ok(Parts {
