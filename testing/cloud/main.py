@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""The sample application of a cloud, from end to end: protected, lost, brought back, compared; as users without rights.
+
+  main.py KARBOR [CASE...]
+
+The test cloud must be up (testing/devcloud/up); the projects `demo` and `demo2` are emptied before and after.
+"""
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import application  # noqa: E402
+import blocks  # noqa: E402
+from apis import KEYSTONE, PASSWORD, Cloud  # noqa: E402
+from describe import admin, describe, differences, holdings, left_over  # noqa: E402
+from service import Failed, run_cases  # noqa: E402
+from deployment import Karbor, Site  # noqa: E402
+
+# Only an administrator may choose a floating address: the restored one is another.
+ITS_OWN = ("/floating addresses[0]/address ",)
+MIB = 1 << 20
+
+
+def expect(condition, what):
+    if not condition:
+        raise Failed(what)
+
+
+def expect_same(one, two, *but):
+    found = [line for line in differences(one, two) if not line.startswith(ITS_OWN + but)]
+    expect(not found, "these differ:\n    " + "\n    ".join(found))
+
+
+class Story:
+    """What the cases do one after the other, each with what the ones before it have made."""
+
+    def __init__(self, binary):
+        self.site = Site(binary)
+        self.demo, self.other = Cloud("demo"), Cloud("demo2")
+        self.karbor, self.elsewhere = Karbor(self.demo), Karbor(self.other)
+        self.seconds = {}
+
+    def timed(self, what, id):
+        begun = time.monotonic()
+        operation = self.karbor.succeed(id)
+        print(f"       {what}: {time.monotonic() - begun:.1f} s", flush=True)
+        return operation
+
+    def the_application_is_built(self):
+        self.site.start()
+        application.remove(self.demo)
+        application.remove(self.other)
+        self.volumes = application.build(self.demo)
+        self.before = describe(self.demo)
+        self.held = holdings()
+        self.files = self.karbor.provider("Files")
+
+    def what_there_is_is_listed_with_its_dependents(self):
+        kinds = {one for one in self.karbor.ask("GET", "/protectables")}
+        wanted = {"OS::Keystone::Project", "OS::Nova::Server", "OS::Cinder::Volume", "OS::Glance::Image", "OS::Neutron::Network", "OS::Manila::Share"}
+        expect(wanted <= kinds, f"types are missing: {wanted - kinds}")
+        volumes = self.karbor.ask("GET", "/protectables/OS::Cinder::Volume/instances")
+        expect({one["id"] for one in volumes} == set(self.volumes.values()), f"the volumes are {volumes}")
+        shown = self.karbor.ask("GET", f"/protectables/OS::Keystone::Project/instances/{self.demo.project}")
+        below = {one["type"] for one in shown["dependent_resources"]}
+        expect(wanted - {"OS::Keystone::Project"} <= below, f"below the project there are {below}")
+
+    def the_project_is_protected(self):
+        self.plan = self.karbor.project_plan(self.files)
+        self.first = self.karbor.protect(self.files, self.plan)
+        self.timed("first protect", self.first)
+        shown = self.karbor.checkpoint(self.files, self.first)
+        expect(shown["status"] == "available", f"the checkpoint is {shown['status']}")
+        for id in self.volumes.values():
+            expect(id in shown["resource_graph"], f"volume {id} is in the graph")
+        expect_same(self.before, describe(self.demo))
+        self.nothing_is_left()
+
+    def nothing_is_left(self, *but):
+        left = left_over(self.held, holdings(), but)
+        expect(not left, "; ".join(left))
+
+    def the_second_day_moves_what_changed(self):
+        with open(blocks.file_of(self.volumes["shop-db1"]), "r+b") as file:
+            file.seek(700 * MIB)
+            file.write(os.urandom(2 * MIB))
+        self.before = describe(self.demo)
+        self.second = self.karbor.protect(self.files, self.plan)
+        self.timed("second protect", self.second)
+        size = self.karbor.checkpoint(self.files, self.second)["size"]
+        expect(size["new_bytes"] < 12 * MIB, f"2 MiB changed, and it added {size}")
+        self.nothing_is_left()
+
+    def nobody_else_reaches_it(self):
+        path = f"/providers/{self.files}/checkpoints/{self.second}"
+        for user in (self.other, Cloud("reader")):
+            karbor = Karbor(user)
+            if user is self.other:
+                status, _ = karbor.refused("GET", path)
+                expect(status in (403, 404), f"another project's checkpoint answers {status}")
+                status, _ = karbor.refused("GET", f"/plans/{self.plan}")
+                expect(status == 404, f"another project's plan answers {status}")
+                mine = karbor.ask("GET", "/protectables/OS::Cinder::Volume/instances")
+                expect(not mine, f"another project sees {mine}")
+            wish = {"checkpoint": {"plan_id": self.plan}}
+            status, _ = karbor.refused("POST", f"/providers/{self.files}/checkpoints", wish)
+            expect(status in (403, 404), f"{user.user} may protect: {status}")
+
+    def a_verification_reads_every_byte(self):
+        wish = {"verification": {"provider_id": self.files, "checkpoint_id": self.second, "parameters": {}}}
+        self.timed("verification", self.karbor.ask("POST", "/verifications", wish)["id"])
+
+    def a_dry_run_shows_what_would_be_made(self):
+        made = self.karbor.restore(self.files, self.second, dry_run=True)
+        plan = self.karbor.succeed(made["operation_id"])["result"]["plan"]
+        kinds = {one["type"] for one in plan if one["actions"]}
+        wanted = {"OS::Nova::Server", "OS::Cinder::Volume", "OS::Glance::Image", "OS::Neutron::Network", "OS::Manila::Share"}
+        expect(wanted <= kinds, f"the plan has nothing for {wanted - kinds}")
+        self.nothing_is_left()
+
+    def what_was_lost_comes_back(self):
+        application.remove(self.demo)
+        self.empty = holdings()
+        made = self.karbor.restore(self.files, self.second)["operation_id"]
+        self.timed("restore", made)
+        expect_same(self.before, describe(self.demo))
+        left = left_over(self.empty, holdings(), ("server", "volume", "image", "share", "port", "network", "router", "attachment",
+                                                  "security group", "floating address"))
+        expect(not left, "; ".join(left))
+
+    def it_comes_back_in_another_project(self):
+        auth = {"type": "password", "username": "demo2", "password": PASSWORD, "project_name": "demo2"}
+        made = self.karbor.restore(self.files, self.second, restore_target=KEYSTONE, restore_auth=auth)["operation_id"]
+        self.timed("restore into another project", made)
+        expect_same(self.before, describe(self.other))
+        for file in (self.site.state / "karbor.db", self.site.log):
+            expect(b'"' + PASSWORD.encode() + b'"' not in file.read_bytes(), f"the password stands in {file}")
+
+    def the_comparison_sees_every_change(self):
+        seen = [line.split(" ")[0] if ": " not in line else line for line in differences(self.before, changed(self.other))]
+        for wanted in CHANGES:
+            expect(any(line.startswith(wanted) for line in seen), f"{wanted} was changed, and only this was seen: {seen}")
+
+    def swift_holds_it_too(self):
+        provider = self.karbor.provider("Swift")
+        plan = self.karbor.project_plan(provider, "in swift")
+        before = describe(self.demo)
+        checkpoint = self.karbor.protect(provider, plan)
+        self.timed("first protect into Swift", checkpoint)
+        application.remove(self.demo)
+        self.timed("restore from Swift", self.karbor.restore(provider, checkpoint)["operation_id"])
+        expect_same(before, describe(self.demo))
+        self.timed("deletion", self.karbor.delete(provider, checkpoint))
+
+    def the_old_client_works(self):
+        openstack = Path(os.environ.get("CARGO_TARGET_DIR", "")) / "venv-osc" / "bin" / "openstack"
+        environment = {**os.environ, **self.environment()}
+        for words in ([self.site.environment["KARBOR_BINARY"], "plan", "list"], [openstack, "data", "protection", "plan", "list"]):
+            if not Path(words[0]).exists():
+                continue
+            done = subprocess.run(words, env=environment, text=True, capture_output=True)
+            expect(done.returncode == 0 and self.plan in done.stdout, f"{words[0]}: {done.stdout}{done.stderr}")
+
+    def environment(self):
+        """Returns what `testing/devcloud/karbor env` prints."""
+        _, text = self.site.script("env")
+        words = [word for line in text.splitlines() if line.startswith("export ") for word in line.removeprefix("export ").split()]
+        return dict(word.split("=", 1) for word in words)
+
+    def what_is_deleted_leaves_nothing(self):
+        for checkpoint in (self.first, self.second):
+            self.timed("deletion", self.karbor.delete(self.files, checkpoint))
+        trusts = admin().list("identity", "/OS-TRUST/trusts", "trusts")
+        expect(not trusts, f"trusts are left: {trusts}")
+
+    def close(self):
+        self.site.stop()
+        for cloud in (self.demo, self.other):
+            application.remove(cloud)
+
+
+# Where the comparison must see what `changed` changes.
+CHANGES = (
+    "/networks/shop-net/mtu", "/subnets/shop-v4/dns_nameservers", "/routers/shop-router/routes",
+    "/security groups/shop-web/rules", "/floating addresses", "/servers/shop-app/metadata", "/servers/shop-app/devices",
+    "/servers/shop-web/tags", "/volumes/shop-db2/bytes", "/volumes/shop-data/metadata", "/volumes/shop-data/attached to",
+    "/images/shop-image/tags", "/shares/shop-share/rules", "/ports/shop-back 10.78.0.20/security groups", "/key pairs/shop-key",
+)
+
+
+def changed(cloud):
+    """Changes one thing of each kind, and describes what is then there."""
+    def one(kind, name):
+        return cloud.get("network", f"/{kind}?name={name}&project_id={cloud.project}")[0]
+
+    def put(kind, member, name, **body):
+        cloud.ask("PUT", "network", f"/{kind}/{one(kind, name)['id']}", {member: body})
+    put("networks", "network", "shop-net", mtu=1399)
+    put("subnets", "subnet", "shop-v4", dns_nameservers=["10.77.0.2", "10.77.0.3"])
+    put("routers", "router", "shop-router", routes=[])
+    cloud.delete("network", f"/security-group-rules/{one('security-groups', 'shop-web')['security_group_rules'][0]['id']}")
+    address = cloud.get("network", f"/floatingips?project_id={cloud.project}")[0]["id"]
+    cloud.ask("PUT", "network", f"/floatingips/{address}", {"floatingip": {"port_id": None}})
+    servers = {server["name"]: server["id"] for server in cloud.list("compute", "/servers/detail")}
+    volumes = {volume["name"]: volume["id"] for volume in cloud.list("volumev3", "/volumes/detail")}
+    cloud.post("compute", f"/servers/{servers['shop-app']}/metadata", {"metadata": {"role": "none"}})
+    cloud.delete("compute", f"/servers/{servers['shop-app']}/os-volume_attachments/{volumes['shop-data']}")
+    cloud.wait("volumev3", f"/volumes/{volumes['shop-data']}", "available")
+    cloud.delete("compute", f"/servers/{servers['shop-web']}/tags/tier1")
+    with open(blocks.file_of(volumes["shop-db2"]), "r+b") as file:
+        file.seek(1200 * MIB)
+        file.write(b"!")
+    cloud.ask("PUT", "volumev3", f"/volumes/{volumes['shop-data']}/metadata", {"metadata": {"tier": "none"}})
+    image = cloud.list("image", f"/images?owner={cloud.project}&name=shop-image", "images")[0]["id"]
+    cloud.delete("image", f"/images/{image}/tags/golden")
+    share = cloud.list("sharev2", "/shares/detail")[0]["id"]
+    rule = cloud.get("sharev2", f"/share-access-rules?share_id={share}")[0]["id"]
+    cloud.post("sharev2", f"/shares/{share}/action", {"deny_access": {"access_id": rule}})
+    port = next(port for port in cloud.get("network", f"/ports?project_id={cloud.project}") if port["fixed_ips"][0]["ip_address"] == "10.78.0.20")
+    cloud.ask("PUT", "network", f"/ports/{port['id']}", {"port": {"security_groups": []}})
+    cloud.delete("compute", "/os-keypairs/shop-key")
+    return describe(cloud)
+
+
+def main():
+    story = Story(sys.argv[1])
+    names = sys.argv[2:] or [
+        "the_application_is_built", "what_there_is_is_listed_with_its_dependents", "the_project_is_protected",
+        "the_second_day_moves_what_changed", "nobody_else_reaches_it", "a_verification_reads_every_byte",
+        "a_dry_run_shows_what_would_be_made", "what_was_lost_comes_back", "it_comes_back_in_another_project",
+        "the_comparison_sees_every_change", "swift_holds_it_too", "the_old_client_works", "what_is_deleted_leaves_nothing"]
+    passed = failed = 0
+    try:
+        passed, failed = run_cases((name, getattr(story, name)) for name in names)
+    finally:
+        if failed:
+            print(story.site.log_tail(40))
+        story.close()
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
