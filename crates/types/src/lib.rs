@@ -11,6 +11,7 @@ mod parameters;
 mod progress;
 mod request;
 mod resource;
+mod retention;
 mod state;
 
 pub use id::{
@@ -23,6 +24,10 @@ pub use parameters::{Parameters, ParametersError};
 pub use progress::Progress;
 pub use request::{CopySource, OperationRequest, Thoroughness};
 pub use resource::{Graph, GraphError, PackedGraph, Resource, ResourceKey, ResourceType};
+pub use retention::{
+    ExpiredBecause, Generation, Generations, KeptBecause, Retention, RetentionCandidate, RetentionError,
+    RetentionPolicy,
+};
 pub use state::{
     CheckpointEvent, CheckpointState, Epoch, Hook, OperationKind, OperationState, RunEvent, RunState,
     StepState, UnknownState,
