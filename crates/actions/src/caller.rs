@@ -70,6 +70,9 @@ pub struct Caller {
     pub is_admin: bool,
     /// The request, for the logs.
     pub request_id: String,
+    /// Whether another project's checkpoint does not exist for them. Without it they are told that it is not theirs,
+    /// which is what old clients know.
+    pub conceals: bool,
     /// What the policy sees of them.
     pub(crate) credentials: Attributes,
 }
@@ -83,6 +86,7 @@ impl Caller {
             roles: principal.roles,
             is_admin,
             request_id,
+            conceals: false,
             credentials,
         }
     }

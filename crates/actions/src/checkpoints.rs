@@ -166,6 +166,7 @@ impl Actions {
             sort: sort.collect(),
             limit: request.limit.saturating_add(1),
             marker,
+            foreign_marker: false,
             offset: 0,
         };
         let found = self.store().list_checkpoints(&query).await.map_err(|err| match Error::from(err) {
@@ -281,7 +282,11 @@ impl Actions {
             return Err(Error::not_found("checkpoint", &id));
         }
         if !caller.may_touch(&checkpoint.project) {
-            return Err(Error::Foreign { what: "checkpoint", id: id.to_string() });
+            return Err(if caller.conceals {
+                Error::not_found("checkpoint", &id)
+            } else {
+                Error::Foreign { what: "checkpoint", id: id.to_string() }
+            });
         }
         Ok(checkpoint)
     }

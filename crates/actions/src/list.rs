@@ -133,6 +133,8 @@ pub(crate) fn query<C, I: std::str::FromStr>(
         sort,
         limit: request.limit.saturating_add(1),
         marker,
+        // Administrators may begin behind any row, as ever.
+        foreign_marker: caller.is_admin,
         offset: request.offset,
     }))
 }

@@ -163,8 +163,12 @@ impl Members {
             Some(Value::String(text)) => text,
             Some(_) => return Err(self.wrong(name, expected)),
         };
-        let id: T = text.parse().map_err(|_| self.wrong(name, expected))?;
-        if id.to_string() == text {
+        if !is_uuid_like(&text) {
+            return Err(self.wrong(name, expected));
+        }
+        if let Ok(id) = text.parse::<T>()
+            && id.to_string() == text
+        {
             return Ok(id);
         }
         let message = format!("{what} {text} does not exist");
@@ -202,14 +206,13 @@ impl Members {
                 return Err(Fault::bad_request(format!("{inner}: {METADATA_NAME}")));
             }
             if let Some((_, id)) = key.split_once('#')
-                && uuid::Uuid::parse_str(id).is_err()
+                && !is_uuid_like(id)
             {
                 return Err(Fault::bad_request(format!(
                     "{inner}: `{id}` is not the id of a resource, a UUID"
                 )));
             }
-            let value = if value.is_null() { Map::new() } else { metadata(value, &inner, leaves)? };
-            checked.insert(key, Value::Object(value));
+            checked.insert(key, Value::Object(metadata(value, &inner, leaves)?));
         }
         let parameters = Parameters::parse(&Value::Object(checked));
         parameters.map(Some).map_err(|err| Fault::bad_request(format!("{path}: {err}")))
@@ -229,6 +232,14 @@ impl Members {
             .collect::<Result<_, _>>()
             .map(Some)
     }
+}
+
+/// Returns whether a text is some spelling of a UUID, by what the old service took for one: hyphens anywhere, any case,
+/// braces, `urn:uuid:`.
+pub(crate) fn is_uuid_like(text: &str) -> bool {
+    let text = text.replace("urn:", "").replace("uuid:", "");
+    let digits = text.trim_matches(['{', '}']).replace('-', "");
+    digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Reads one resource. Members that are not known are tolerated if they are plain, as ever, and dropped.

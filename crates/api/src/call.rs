@@ -14,7 +14,7 @@ use karbor_actions::{Actions, Caller, ListRequest, Page};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::body::Members;
+use crate::body::{Members, is_uuid_like};
 use crate::fault::{Cause, Fault};
 use crate::paging::{self, Strictness};
 use crate::{BaseUrl, Microversion, State, gate, microversion};
@@ -51,7 +51,7 @@ impl FromRequest<State> for Call {
         if gate::is_unknown(&method) {
             return Err(unknown_method());
         }
-        let caller = gate::caller(&request).ok_or_else(|| Fault::internal(Cause(Arc::new(NoCaller))))?;
+        let mut caller = gate::caller(&request).ok_or_else(|| Fault::internal(Cause(Arc::new(NoCaller))))?;
         let params = request.extract_parts::<RawPathParams>().await;
         let params = params.map_err(|_| Fault::bad_request("the address is not UTF-8"))?;
         let params: Vec<(String, String)> =
@@ -70,6 +70,9 @@ impl FromRequest<State> for Call {
             return Err(Fault::bad_request(text));
         }
         let (version, names_version) = Microversion::negotiate(&parts.headers)?;
+        if version >= Microversion::V1_2 {
+            Arc::make_mut(&mut caller).conceals = true;
+        }
         Ok(Self {
             caller,
             version,
@@ -106,13 +109,12 @@ impl Call {
     where
         T: std::str::FromStr + std::fmt::Display,
     {
-        let id: T = text
-            .parse()
-            .map_err(|_| Fault::bad_request(format!("`{text}` is no {what} id: a UUID is expected")))?;
-        if id.to_string() == text {
-            Ok(id)
-        } else {
-            Err(Fault::not_found(format!("{what} {text} does not exist")))
+        if !is_uuid_like(text) {
+            return Err(Fault::bad_request(format!("`{text}` is no {what} id: a UUID is expected")));
+        }
+        match text.parse::<T>() {
+            Ok(id) if id.to_string() == text => Ok(id),
+            _ => Err(Fault::not_found(format!("{what} {text} does not exist"))),
         }
     }
 

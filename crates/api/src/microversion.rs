@@ -21,8 +21,10 @@ impl Microversion {
     pub const V1_0: Self = Self(0);
     /// More members, operations, dry runs.
     pub const V1_1: Self = Self(1);
+    /// Schedules, bank accounts, and whatever else came after.
+    pub const V1_2: Self = Self(2);
     /// The newest.
-    pub const NEWEST: Self = Self::V1_1;
+    pub const NEWEST: Self = Self::V1_2;
 
     /// Reads the header: `data-protect 1.N`, or `data-protect latest`; other services may stand beside it.
     ///

@@ -312,7 +312,7 @@ fn parameters() -> Value {
     let version = json!({
         "name": "OpenStack-API-Version", "in": "header", "required": false,
         "description": "The microversion that the client speaks; 1.0 without it",
-        "schema": {"type": "string", "enum": ["data-protect 1.0", "data-protect 1.1", "data-protect latest"]},
+        "schema": {"type": "string", "enum": ["data-protect 1.0", "data-protect 1.1", "data-protect 1.2", "data-protect latest"]},
     });
     told.insert("version".to_owned(), version);
     Value::Object(told)

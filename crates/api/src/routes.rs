@@ -97,14 +97,18 @@ fn checkpoints(routes: &mut Routes) {
                 checkpoints::create,
             ),
     );
+    let action = format!("{path}/action");
     routes.address(
-        &format!("{path}/action"),
+        &action,
         Node::new().post(
             Op::new("copy-checkpoints", "Copy a plan's checkpoints into another bank", One("copy", "Copy"))
                 .takes(Takes::One("copy", "NewCopy")),
             copies::create,
         ),
     );
+    // To the old service `action` was an id for every other method, and no id looks like that.
+    let other = get(checkpoints::show).put(checkpoints::reset).delete(checkpoints::delete);
+    routes.router = std::mem::take(&mut routes.router).route(&action, other);
     routes.address(
         &format!("{path}/{{id}}"),
         Node::new()

@@ -23,6 +23,8 @@ pub struct ListQuery<C, I> {
     pub limit: u32,
     /// Only what comes after this row in the order.
     pub marker: Option<I>,
+    /// Whether the marker may be another project's row: for those who see all projects.
+    pub foreign_marker: bool,
     /// That many of them are left out first.
     pub offset: u64,
 }
@@ -30,7 +32,15 @@ pub struct ListQuery<C, I> {
 impl<C, I> Default for ListQuery<C, I> {
     /// The newest 1000 rows of all projects.
     fn default() -> Self {
-        Self { project: None, filters: Vec::new(), sort: Vec::new(), limit: 1000, marker: None, offset: 0 }
+        Self {
+            project: None,
+            filters: Vec::new(),
+            sort: Vec::new(),
+            limit: 1000,
+            marker: None,
+            foreign_marker: false,
+            offset: 0,
+        }
     }
 }
 

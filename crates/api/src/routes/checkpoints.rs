@@ -100,7 +100,9 @@ fn ids(call: &Call) -> Result<(ProviderId, CheckpointId), Fault> {
 }
 
 fn day(name: &str, text: &str) -> Result<Date, Fault> {
-    let read = Date::strptime("%Y-%m-%d", text).ok().filter(|date| date.to_string() == text);
+    // Zeros at the front may be missing, as ever; blanks and signs may not stand there.
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    let read = Date::strptime("%Y-%m-%d", text).ok().filter(|_| is_plain);
     read.ok_or_else(|| Fault::bad_request(format!("{name} must be a day such as 2030-01-31, not `{text}`")))
 }
 

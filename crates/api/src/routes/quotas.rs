@@ -4,13 +4,17 @@ use karbor_actions::{Limit, LimitChange, QuotaResource};
 use karbor_types::ProjectId;
 use serde_json::Value;
 
-use crate::body::Members;
+use crate::body::{Members, is_uuid_like};
 use crate::call::{Answer, Call};
 use crate::fault::Fault;
 use crate::views;
 
 pub(super) async fn show(call: Call) -> Answer {
-    let project = project(call.suffixed("id"))?;
+    let text = call.suffixed("id");
+    if text == "new" {
+        return Err(Fault::not_here());
+    }
+    let project = project(text)?;
     let quotas = call.actions().get_quotas(&call.caller, &project).await?;
     call.one("quota", views::quotas(&quotas, Some(project.as_str())))
 }
@@ -56,7 +60,9 @@ pub(super) async fn update_class(mut call: Call) -> Answer {
 /// Reads the id of a project, which looks like a UUID in any spelling.
 fn project(text: &str) -> Result<ProjectId, Fault> {
     let refuse = || Fault::bad_request(format!("`{text}` is no project id: a UUID is expected"));
-    uuid::Uuid::parse_str(text).map_err(|_| refuse())?;
+    if !is_uuid_like(text) {
+        return Err(refuse());
+    }
     ProjectId::new(text).map_err(|_| refuse())
 }
 

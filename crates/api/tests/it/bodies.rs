@@ -11,7 +11,7 @@ async fn a_plan_is_shown_as_ever() {
     body["provider_id"] = INFRA.into();
     body["parameters"] = json!({
         "OS::Cinder::Volume": {"force": true, "backup_name": "b", "container": null},
-        format!("OS::Cinder::Volume#{VOLUME}"): {"force": "false"}, "OS::Nova::Server": null});
+        format!("OS::Cinder::Volume#{VOLUME}"): {"force": "false"}, "OS::Nova::Server": {}});
     body["resources"] = json!([
         {"id": VOLUME, "type": "OS::Cinder::Volume", "name": "vol-1", "extra_info": {"az": "1", "n": [1]}, "x": 1},
         {"id": "s", "type": "OS::Nova::Server", "name": null}]);
@@ -314,7 +314,7 @@ async fn versions_and_health_need_no_token() {
         let version = world.get("nobody", path).await.ok();
         assert_eq!(
             (&version["version"]["min_version"], &version["version"]["version"]),
-            (&json!("1.0"), &json!("1.1"))
+            (&json!("1.0"), &json!("1.2"))
         );
         let reply = world.post("nobody", path, json!({})).await;
         assert_eq!(reply.status, 405);

@@ -20,7 +20,7 @@ pub(crate) fn check(method: &str, path: &str, status: u16, text: &str, json: &Va
     let Some((template, methods)) = described(path) else { return };
     let Some(told) = methods.get(method.to_lowercase()) else {
         assert!(
-            matches!(status, 401 | 404 | 405),
+            matches!(status, 400 | 401 | 404 | 405),
             "{method} {template} is not described and answers {status}"
         );
         return;
@@ -62,7 +62,7 @@ pub(crate) fn check(method: &str, path: &str, status: u16, text: &str, json: &Va
 }
 
 /// Finds the address that a path is one of: the one with the fewest places.
-fn described(path: &str) -> Option<(&'static str, &'static Value)> {
+pub(crate) fn described(path: &str) -> Option<(&'static str, &'static Value)> {
     let paths = DOCUMENT["paths"].as_object().expect("paths");
     let fits = |template: &str| {
         let (mut wanted, mut given) = (template.split('/'), path.split('/'));
@@ -79,6 +79,21 @@ fn described(path: &str) -> Option<(&'static str, &'static Value)> {
     found
         .min_by_key(|(template, _)| template.matches('{').count())
         .map(|(template, told)| (template.as_str(), told))
+}
+
+/// Returns the methods and addresses that are described.
+pub(crate) fn operations() -> Vec<(&'static str, &'static str)> {
+    let mut found = Vec::new();
+    for (path, told) in DOCUMENT["paths"].as_object().expect("paths") {
+        for method in told.as_object().expect("methods").keys() {
+            let method = ["GET", "POST", "PUT", "DELETE"]
+                .into_iter()
+                .find(|known| known.eq_ignore_ascii_case(method))
+                .unwrap_or_else(|| panic!("{method} {path} is no method of an address"));
+            found.push((method, path.as_str()));
+        }
+    }
+    found
 }
 
 #[test]

@@ -187,6 +187,7 @@ async fn checkpoints_are_found_by_plan_and_day() {
         ("start_date=2026-11-01&end_date=2026-11-21".into(), false),
         ("start_date=2099-01-01&end_date=2020-01-01".into(), false),
         ("end_date=2020-01-01".into(), true),
+        ("start_date=2026-11-1".into(), true),
         ("status=error".into(), true),
         ("sort=colour".into(), true),
         ("sort=created_at:sideways".into(), true),
@@ -195,7 +196,9 @@ async fn checkpoints_are_found_by_plan_and_day() {
         let list = world.get("member", &format!("{path}?{query}")).await.ok();
         assert_eq!(ids(&list["checkpoints"]).contains(&id), found, "{query}");
     }
-    for query in ["start_date=yesterday", "end_date=2026-1-1", "start_date=2026-13-01"] {
+    for query in
+        ["start_date=yesterday", "end_date=2026-1-32", "start_date=2026-13-01", "start_date=%202026-1-1"]
+    {
         assert_eq!(world.get("member", &format!("{path}?{query}")).await.status, 400, "{query}");
     }
     let later = world.call_at("1.1", "member", "GET", &format!("{path}?status=error"), None).await.ok();

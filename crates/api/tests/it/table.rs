@@ -1,7 +1,10 @@
 //! Invariant 9: every request is authorised for its project. A table of all routes × who asks × whose object.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
+use crate::description;
 use crate::world::{INFRA, NOBODY, NOOP, OTHER, PROJECT, VOLUME, World, plan_body, project_of};
 
 /// Who asks. `reader` has a role that the policy does not name.
@@ -25,8 +28,12 @@ struct Route {
     /// Which of the prepared objects is meant.
     object: &'static str,
     body: fn(&Objects) -> Option<Value>,
+    /// What those get who may, for an object that exists.
+    own: u16,
     /// What somebody of another project gets who is no administrator, for an object that exists.
     foreign: u16,
+    /// What an administrator of another project gets, where that is not what those get who may.
+    foreign_admin: Option<u16>,
     /// What is answered for an object that does not exist.
     missing: u16,
     /// Whether only administrators may.
@@ -53,7 +60,10 @@ impl Objects {
         let restore = world.post(who, "/v1/{P}/restores", json!({"restore": run})).await.ok();
         let verification = world.post(who, "/v1/{P}/verifications", json!({"verification": run})).await.ok();
         world.work().await;
-        let plan = world.plan(who).await;
+        let shown =
+            world.get(who, &format!("/v1/{{P}}/providers/{NOOP}/checkpoints/{checkpoint}")).await.ok();
+        let plan = id(&shown["checkpoint"], "protection_plan");
+        world.store.heartbeat("karbor-operationengine", "host1", world.now()).await.expect("a heartbeat");
         let trigger = world.post(who, "/v1/{P}/triggers", json!({"trigger_info": trigger_body()})).await.ok();
         let trigger = id(&trigger, "trigger_info");
         let scheduled = json!({"name": "s", "operation_type": "protect", "trigger_id": trigger,
@@ -87,6 +97,7 @@ impl Objects {
             "operation" => &self.operation,
             "project" => PROJECT,
             "volume" => VOLUME,
+            "service" => "1",
             other => other,
         }
     }
@@ -98,7 +109,17 @@ fn trigger_body() -> Value {
 }
 
 const fn route(method: &'static str, path: &'static str, object: &'static str) -> Route {
-    Route { method, path, object, body: |_| None, foreign: 404, missing: 404, admin: false }
+    Route {
+        method,
+        path,
+        object,
+        body: |_| None,
+        own: 200,
+        foreign: 404,
+        foreign_admin: None,
+        missing: 404,
+        admin: false,
+    }
 }
 
 /// Every route. What changes its object stands at the end, so that the others find it.
@@ -109,7 +130,10 @@ const ROUTES: &[Route] = &[
     route("GET", "/protectables/OS::Cinder::Volume", ""),
     route("GET", "/protectables/OS::Cinder::Volume/instances", ""),
     // Administrators see their own project's things only: the clouds answer for one project.
-    route("GET", "/protectables/OS::Cinder::Volume/instances/{id}", "volume"),
+    Route {
+        foreign_admin: Some(404),
+        ..route("GET", "/protectables/OS::Cinder::Volume/instances/{id}", "volume")
+    },
     route("GET", "/plans", ""),
     Route { body: |_| Some(json!({ "plan": plan_body() })), ..route("POST", "/plans", "") },
     route("GET", "/plans/{id}", "plan"),
@@ -122,6 +146,10 @@ const ROUTES: &[Route] = &[
     Route {
         foreign: 403,
         ..route("GET", "/providers/b766f37c-d011-4026-8228-28730d734a3f/checkpoints/{id}", "checkpoint")
+    },
+    Route {
+        body: |objects| Some(json!({"copy": {"plan_id": objects.plan, "target_provider_id": INFRA}})),
+        ..route("POST", "/providers/b766f37c-d011-4026-8228-28730d734a3f/checkpoints/action", "plan")
     },
     route("GET", "/restores", ""),
     route("GET", "/restores/{id}", "restore"),
@@ -148,6 +176,12 @@ const ROUTES: &[Route] = &[
     route("GET", "/operations", ""),
     route("GET", "/operations/{id}", "operation"),
     route("GET", "/operations/{id}/resources", "operation"),
+    Route {
+        body: |_| Some(json!({"cancel": {}})),
+        // It has ended.
+        own: 409,
+        ..route("POST", "/operations/{id}/action", "operation")
+    },
     route("GET", "/triggers", ""),
     Route { body: |_| Some(json!({"trigger_info": trigger_body()})), ..route("POST", "/triggers", "") },
     route("GET", "/triggers/{id}", "trigger"),
@@ -157,7 +191,22 @@ const ROUTES: &[Route] = &[
     },
     route("GET", "/scheduled_operations", ""),
     route("GET", "/scheduled_operations/{id}", "scheduled"),
+    // What is scheduled belongs to the caller's project, with all that it names.
+    Route {
+        foreign_admin: Some(400),
+        body: |objects| {
+            Some(json!({"scheduled_operation": {
+                "name": "s", "operation_type": "protect", "trigger_id": objects.trigger,
+                "operation_definition": {"plan_id": objects.plan, "provider_id": NOOP}}}))
+        },
+        ..route("POST", "/scheduled_operations", "trigger")
+    },
     Route { admin: true, ..route("GET", "/os-services", "") },
+    Route {
+        admin: true,
+        body: |_| Some(json!({"status": "enabled"})),
+        ..route("PUT", "/os-services/{id}", "service")
+    },
     route("GET", "/bank_accounts", ""),
     Route { missing: 200, ..route("GET", "/bank_accounts/files?project_id={id}", "project") },
     Route {
@@ -196,8 +245,18 @@ const ROUTES: &[Route] = &[
     route("DELETE", "/plans/{id}", "plan"),
 ];
 
+/// The microversions that differ in what a route tells those who may not.
+fn versions(route: &Route) -> &'static [&'static str] {
+    if is_told_foreign(route) { &["1.1", "1.2"] } else { &["1.2"] }
+}
+
+/// Whether old clients are told that there is such a thing and that it is not theirs.
+fn is_told_foreign(route: &Route) -> bool {
+    route.object == "checkpoint" && route.foreign == 403
+}
+
 /// What the table says that somebody gets.
-fn expected(route: &Route, who: &str, whose: Whose) -> u16 {
+fn expected(route: &Route, version: &str, who: &str, whose: Whose) -> u16 {
     if matches!(who, "nobody" | "expired") {
         return 401;
     }
@@ -217,15 +276,36 @@ fn expected(route: &Route, who: &str, whose: Whose) -> u16 {
         };
     }
     let own = project_of(who) == PROJECT;
-    // A thing of the cloud is looked for in the caller's project, also for administrators.
-    let reaches = own || (is_admin && route.object != "volume");
-    if reaches { 200 } else { route.foreign }
+    if own {
+        return route.own;
+    }
+    if is_admin {
+        return route.foreign_admin.unwrap_or(route.own);
+    }
+    if is_told_foreign(route) && version == "1.2" { 404 } else { route.foreign }
+}
+
+#[test]
+fn the_table_has_every_route() {
+    let all: BTreeSet<(&str, &str)> =
+        description::operations().into_iter().filter(|(_, path)| path.starts_with("/v1/{project}")).collect();
+    let asked = ROUTES.iter().map(|route| {
+        let path = format!("/v1/{PROJECT}{}", route.path.replace("{id}", NOBODY));
+        let (template, _) = description::described(path.split('?').next().unwrap_or_default())
+            .unwrap_or_else(|| panic!("{} is not described", route.path));
+        (route.method, template)
+    });
+    let asked: BTreeSet<_> = asked.collect();
+    let missing: Vec<_> = all.difference(&asked).collect();
+    assert!(missing.is_empty(), "not in the table: {missing:?}");
 }
 
 #[tokio::test]
 async fn every_route_is_authorised_for_its_project() {
     for route in ROUTES {
-        for whose in [Whose::Theirs, Whose::Missing] {
+        let cases =
+            versions(route).iter().flat_map(|version| [(version, Whose::Theirs), (version, Whose::Missing)]);
+        for (version, whose) in cases {
             if route.object.is_empty() && whose == Whose::Missing {
                 continue;
             }
@@ -233,7 +313,7 @@ async fn every_route_is_authorised_for_its_project() {
             let mut objects = Objects::of(&world, "member").await;
             for who in WHO {
                 let changes = matches!(route.method, "DELETE") && whose == Whose::Theirs;
-                if changes && expected(route, who, whose) == 200 {
+                if changes && expected(route, version, who, whose) == 200 {
                     objects = Objects::of(&world, "member").await;
                     if route.object == "trigger" || route.object == "plan" {
                         // What is in use cannot be deleted.
@@ -255,11 +335,11 @@ async fn every_route_is_authorised_for_its_project() {
                 let id = if whose == Whose::Missing { NOBODY } else { named.id(route.object) };
                 let path = format!("/v1/{{P}}{}", route.path.replace("{id}", id));
                 let body = (route.body)(named);
-                let reply = world.call_at("1.1", who, route.method, &path, body.as_ref()).await;
-                let expected = expected(route, who, whose);
+                let reply = world.call_at(version, who, route.method, &path, body.as_ref()).await;
+                let expected = expected(route, version, who, whose);
                 assert_eq!(
                     reply.status, expected,
-                    "{} {} of {whose:?} as {who}: {}",
+                    "{} {} of {whose:?} at {version} as {who}: {}",
                     route.method, route.path, reply.text
                 );
                 if expected != 200 {

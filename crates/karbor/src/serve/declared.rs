@@ -47,10 +47,26 @@ struct Instance {
     extra_info: Value,
     /// The ids of what it depends on, of any type among the parents.
     #[serde(default)]
-    below: Vec<String>,
+    below: Vec<Below>,
     /// Whether lists show it; it can be named anyway.
     #[serde(default = "yes")]
     listed: bool,
+}
+
+/// A parent: its id, and what is told of the instance where it is found below that parent.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Below {
+    Id(String),
+    Told { id: String, extra_info: Value },
+}
+
+impl Below {
+    fn id(&self) -> &str {
+        match self {
+            Self::Id(id) | Self::Told { id, .. } => id,
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -149,9 +165,15 @@ impl Protectable for DeclaredType {
         if !self.declared.parents.iter().any(|kind| *kind == parent.key.kind.as_str()) {
             return Ok(Vec::new());
         }
-        let below = |instance: &&Instance| instance.below.iter().any(|id| of(ctx, id) == parent.key.id);
-        let found = self.declared.instances.iter().filter(below);
-        Ok(found.map(|instance| self.resource(ctx, instance)).collect())
+        let found = self.declared.instances.iter().filter_map(|instance| {
+            let below = instance.below.iter().find(|below| of(ctx, below.id()) == parent.key.id)?;
+            let mut resource = self.resource(ctx, instance);
+            if let Below::Told { extra_info, .. } = below {
+                resource.extra_info = extra_info.clone();
+            }
+            Some(resource)
+        });
+        Ok(found.collect())
     }
 }
 
@@ -204,7 +226,7 @@ mod tests {
         let text = json!({"types": {
             "A": {"instances": [{"id": "{project}", "name": "all"}]},
             "B": {"parents": ["A"], "instances": [
-                {"id": "b2", "name": "two", "below": ["{project}"]}, {"id": "b1", "name": "one"},
+                {"id": "b2", "name": "two", "below": [{"id": "{project}", "extra_info": {"of": "all"}}]}, {"id": "b1", "name": "one"},
                 {"id": "b0", "name": "none", "listed": false}]}}});
         let declared: Declared = serde_json::from_value(text).expect("declared");
         let types = declared.protectables();
@@ -214,6 +236,7 @@ mod tests {
         let root = types[0].show(&ctx, "p1", &Map::new()).await.expect("shows");
         let below = types[1].dependents(&ctx, &root).await.expect("dependents");
         assert_eq!(below.iter().map(|one| one.key.id.as_str()).collect::<Vec<_>>(), ["b2"]);
+        assert_eq!(below[0].extra_info, json!({"of": "all"}));
         assert_eq!(
             types[1].show(&ctx, "b9", &Map::new()).await.expect_err("none").kind(),
             ErrorKind::NotFound

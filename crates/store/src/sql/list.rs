@@ -62,14 +62,15 @@ fn keys<C: Column, I>(query: &ListQuery<C, I>) -> Vec<Key> {
     keys
 }
 
-/// Returns the statement that finds the marker's row, with the columns of the order, among all rows of the project.
+/// Returns the statement that finds the marker's row, with the columns of the order, among all rows of the project, or
+/// of all projects where the query allows that.
 pub(crate) fn marker_statement<T: Table, C: Column, I>(query: &ListQuery<C, I>, id: &str) -> SelectStatement {
     let mut statement = Query::select();
     statement
         .columns(keys(query).iter().map(|key| key.name))
         .from(T::TABLE)
         .and_where(Expr::col("id").eq(id));
-    if let Some(project) = &query.project {
+    if let Some(project) = query.project.as_ref().filter(|_| !query.foreign_marker) {
         statement.and_where(Expr::col("project_id").eq(project.as_str()));
     }
     statement

@@ -202,6 +202,13 @@ pub(crate) async fn an_unknown_marker_is_told(world: World) {
             matches!(&refused, Err(Error::UnknownMarker { marker: told }) if *told == marker.to_string());
         assert!(told, "{owner:?}: {refused:?}");
     }
+    let query = PlanQuery {
+        project: Some(project("q")),
+        marker: Some(PlanId(uuid(1))),
+        foreign_marker: true,
+        ..PlanQuery::default()
+    };
+    assert_eq!(world.store.list_plans(&query).await.expect("begins behind any row"), []);
 }
 
 pub(crate) async fn rows_that_come_and_go_do_not_disturb_pages(world: World) {
