@@ -21,6 +21,8 @@ mod service;
 mod session;
 mod stream;
 
+pub mod cinder;
+pub mod glance;
 pub mod keystone;
 
 pub use catalog::{Interface, ServiceType};

@@ -154,16 +154,53 @@ pub(crate) struct BankConfig {
     pub(crate) url: String,
 }
 
-/// Which plugins a provider bundles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum PluginSet {
+/// Which plugins a provider bundles: a set by its name, or one plugin for a cloud with its settings.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum PluginConfig {
+    /// By name alone.
+    Named(PluginName),
+    /// One plugin for a cloud, with settings.
+    Set(PluginTable),
+}
+
+/// What a name in a provider's list stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub(crate) enum PluginName {
     /// Directories, disks and databases of this host, as the inventory names them.
     Host,
     /// Nothing is stored of any OpenStack type: for trials.
     Noop,
     /// Nothing is stored of the types that the file of declared things has schemas for: for trials.
     Declared,
+    /// The usual plugin for each type of the cloud.
+    OpenStack,
+    /// One plugin for the cloud.
+    One(String),
+}
+
+/// One plugin for a cloud, with settings.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct PluginTable {
+    /// The plugin.
+    pub(crate) name: String,
+    /// What is set for it.
+    #[serde(default)]
+    pub(crate) settings: serde_json::Map<String, serde_json::Value>,
+}
+
+impl From<String> for PluginName {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "host" => Self::Host,
+            "noop" => Self::Noop,
+            "declared" => Self::Declared,
+            "openstack" => Self::OpenStack,
+            _ => Self::One(name),
+        }
+    }
 }
 
 /// A `[[provider]]` table.
@@ -180,7 +217,7 @@ pub(crate) struct ProviderConfig {
     /// The bank's name.
     pub(crate) bank: String,
     /// Its plugins.
-    pub(crate) plugins: Vec<PluginSet>,
+    pub(crate) plugins: Vec<PluginConfig>,
     /// The provider to whose bank its checkpoints are copied.
     #[serde(default)]
     pub(crate) copy_to: Option<ProviderId>,
@@ -264,7 +301,7 @@ impl Config {
                 name: "Host Provider".to_owned(),
                 description: "Directories, disks and databases of this host".to_owned(),
                 bank: bank.clone(),
-                plugins: vec![PluginSet::Host],
+                plugins: vec![PluginConfig::Named(PluginName::Host)],
                 copy_to: None,
             });
             self.providers.push(ProviderConfig {
@@ -272,7 +309,7 @@ impl Config {
                 name: "No-Op Provider".to_owned(),
                 description: "Stores nothing, for trials".to_owned(),
                 bank,
-                plugins: vec![PluginSet::Noop],
+                plugins: vec![PluginConfig::Named(PluginName::Noop)],
                 copy_to: None,
             });
         }

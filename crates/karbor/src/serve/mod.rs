@@ -26,6 +26,7 @@ use karbor_api::identity::noauth::NoAuth;
 use karbor_plugin::noop::NoopProtection;
 use karbor_plugin::{Provider, Registry};
 use karbor_plugins_host::{Host, HostOptions};
+use karbor_plugins_openstack::{OpenStack, OpenStackOptions};
 use karbor_store::{Limit, QuotaDefaults, Quotas, Store, StoreOptions};
 use karbor_types::{Instant, ResourceType};
 use karbor_worker::{Dependencies, Worker};
@@ -38,9 +39,10 @@ use uuid::Uuid;
 
 use banks::ServiceBanks;
 pub(crate) use config::Config;
-use config::{IdentityKind, PluginSet};
+use config::{IdentityKind, PluginConfig, PluginName};
 use declared::Declared;
 use metrics::Metrics;
+use openstack::ServiceCloud;
 
 /// How long requests that are under way may take when the service stops.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -164,11 +166,11 @@ struct Parts {
 
 async fn parts(config: &Config, state_dir: &Path) -> Result<Parts> {
     let cloud = config.openstack.as_ref().map(|table| table.connect(|name| std::env::var(name).ok()));
-    let _cloud = cloud.transpose()?;
+    let cloud = cloud.transpose()?;
     let masters = first::master_keys(&config.keys)?;
     let banks = ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine).await?;
     Ok(Parts {
-        registry: Arc::new(registry(config, state_dir)?),
+        registry: Arc::new(registry(config, state_dir, cloud)?),
         banks: Arc::new(banks),
         authority: authority(config)?,
     })
@@ -273,7 +275,7 @@ async fn serve_api(
     Ok((Some(serving), watched))
 }
 
-fn registry(config: &Config, state_dir: &Path) -> Result<Registry> {
+fn registry(config: &Config, state_dir: &Path, cloud: Option<ServiceCloud>) -> Result<Registry> {
     let host = Host::open(HostOptions {
         inventory: config.host.inventory.clone().unwrap_or_default(),
         spool: state_dir.join("spool"),
@@ -291,6 +293,14 @@ fn registry(config: &Config, state_dir: &Path) -> Result<Registry> {
     for protectable in declared.protectables() {
         registry.add_protectable(protectable).context("adding the declared types")?;
     }
+    let cloud = cloud.map(|ServiceCloud { cloud, login }| {
+        OpenStack::open(OpenStackOptions { cloud, login: Some(login), spool: state_dir.join("spool") })
+    });
+    for protectable in cloud.iter().flat_map(OpenStack::protectables) {
+        registry.add_protectable(protectable).context("adding the types of the cloud")?;
+    }
+    let openstack =
+        || cloud.as_ref().context("it has plugins for a cloud, and the table [openstack] is missing");
     for settings in &config.providers {
         let name = settings.name.as_str();
         let mut provider =
@@ -299,13 +309,25 @@ fn registry(config: &Config, state_dir: &Path) -> Result<Registry> {
             let target = serde_json::Value::from(target.to_string());
             provider = provider.with_settings(serde_json::Map::from_iter([("copy_to".to_owned(), target)]));
         }
-        for set in &settings.plugins {
-            let protections = match set {
-                PluginSet::Host => host.protections(),
-                PluginSet::Noop => {
+        let wrong = || format!("the plugins of provider `{name}`");
+        for plugins in &settings.plugins {
+            let protections = match plugins {
+                PluginConfig::Named(PluginName::Host) => host.protections(),
+                PluginConfig::Named(PluginName::Noop) => {
                     vec![Arc::new(NoopProtection::new(OPENSTACK.into_iter().map(ResourceType::from))) as _]
                 }
-                PluginSet::Declared => vec![declared.protection()],
+                PluginConfig::Named(PluginName::Declared) => vec![declared.protection()],
+                PluginConfig::Named(PluginName::OpenStack) => {
+                    openstack().with_context(wrong)?.protections().with_context(wrong)?
+                }
+                PluginConfig::Named(PluginName::One(plugin)) => {
+                    let cloud = openstack().with_context(wrong)?;
+                    vec![cloud.protection(plugin, &serde_json::Map::new()).with_context(wrong)?]
+                }
+                PluginConfig::Set(table) => {
+                    let cloud = openstack().with_context(wrong)?;
+                    vec![cloud.protection(&table.name, &table.settings).with_context(wrong)?]
+                }
             };
             for protection in protections {
                 provider = provider

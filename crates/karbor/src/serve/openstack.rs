@@ -81,7 +81,6 @@ impl Default for OpenStackConfig {
 
 /// The cloud, and how this service logs in there.
 #[derive(Debug, Clone)]
-#[expect(dead_code, reason = "the plugins of OpenStack take it")]
 pub(crate) struct ServiceCloud {
     /// The cloud.
     pub(crate) cloud: Cloud,

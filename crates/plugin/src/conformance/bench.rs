@@ -237,7 +237,9 @@ impl<'a> Bench<'a> {
             }
             // Twice: the answer of the first may have been lost.
             for _ in 0..2 {
-                let task = self.task(operation, &Value::Null, vault.clone());
+                // That somebody cancelled the operation does not cancel its end.
+                let cancel = CancellationToken::new();
+                let task = Task { cancel, ..self.task(operation, &Value::Null, vault.clone()) };
                 let cleaned = self.fixture.protection().clean_up(&task, &entry).await;
                 cleaned.map_err(|err| format!("cleaning up {} {}: {err}", entry.kind, entry.reference))?;
             }

@@ -1,0 +1,386 @@
+//! `karbor-volume-vault-plugin`: a volume's bytes, in the bank.
+//!
+//! Protect takes a snapshot in the short phase, so that those of a whole plan lie close together, and reads the bytes
+//! of it afterwards. Restore writes them into a new volume, and reads them back from there before anybody sees it as
+//! restored. By which way the bytes move is the provider's choice ([`Transport`]); a checkpoint can be restored by
+//! another way than it was made by.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use karbor_plugin::{
+    Description, Error, ErrorKind, Finding, Hook, LedgerEntry, OperationKind, Outcome, Protection,
+    ResourceKey, ResourceType, Restored, Result, Schemas, Task,
+};
+use karbor_vault::{BlockOptions, BlockSource, CopyOptions, StreamReader};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::error::Doing;
+use crate::image::work as images;
+use crate::made::{Made, SCAFFOLD_KEY, TAG_KEY};
+use crate::poll::Patience;
+use crate::volume::connection;
+use crate::volume::definition::{self, Definition, RECORD, Wanted};
+use crate::volume::disk::Disk;
+use crate::volume::work::{SNAPSHOT, SnapshotOptions, VOLUME, Work};
+use crate::{Shared, frame, kinds};
+
+/// The plugin's name.
+pub(crate) const NAME: &str = "karbor-volume-vault-plugin";
+
+/// The stream's name.
+const STREAM: &str = "data";
+
+/// By which way the bytes move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Transport {
+    /// The volume is attached to this machine and read where it is.
+    #[default]
+    Attach,
+    /// Cinder uploads it as an image, which is read from Glance.
+    Image,
+}
+
+impl Transport {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::Image => "image",
+        }
+    }
+}
+
+/// What a provider sets.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    transport: Transport,
+    /// Where shares are mounted on this machine, if not where Cinder has them.
+    mount_base: Option<PathBuf>,
+    /// Who this machine is, for drivers that let in those only whom they know.
+    host: String,
+    ip: String,
+    initiator: String,
+    poll_interval: u32,
+    wait_limit: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let Patience { poll_interval, wait_limit } = Patience::default();
+        Self {
+            transport: Transport::default(),
+            mount_base: None,
+            host: "karbor".to_owned(),
+            ip: "127.0.0.1".to_owned(),
+            initiator: "iqn.2026-11.org.openstack.karbor:karbor".to_owned(),
+            poll_interval,
+            wait_limit,
+        }
+    }
+}
+
+/// What one hook leaves for the next.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct State {
+    snapshot: Option<String>,
+    volume: Option<Definition>,
+    restored: Option<String>,
+}
+
+/// Stores volumes in the bank.
+#[derive(Debug)]
+struct VolumeVault {
+    shared: Arc<Shared>,
+    settings: Settings,
+}
+
+/// Makes the plugin.
+pub(crate) fn make(shared: &Arc<Shared>, settings: &Map<String, Value>) -> Result<Arc<dyn Protection>> {
+    let settings = frame::settings(NAME, settings)?;
+    Ok(Arc::new(VolumeVault { shared: Arc::clone(shared), settings }))
+}
+
+#[async_trait]
+impl Protection for VolumeVault {
+    fn describe(&self) -> Description {
+        use OperationKind as Op;
+        let default_name = "The new volume's name; the original's when left out.";
+        let deep = frame::flag("Deep", false, "Read every byte.");
+        let schemas = Schemas {
+            options: frame::schema("Volume Protection Options", json!({})),
+            restore: frame::schema("Volume Protection Restore", definition::restore_parameters(default_name)),
+            verify: frame::schema("Volume Protection Verify", json!({"deep": deep})),
+            saved_info: definition::saved_info("A protected volume", json!({})),
+        };
+        let hooks: &[(Op, &[Hook])] = &[
+            (Op::Protect, Hook::ALL),
+            (Op::Restore, &[Hook::Main, Hook::Complete]),
+            (Op::Verify, &[Hook::Main]),
+            // Everything that is stored lies in the bank.
+            (Op::Copy, &[]),
+            (Op::Delete, &[]),
+        ];
+        frame::describe(NAME, ResourceType::from(kinds::VOLUME), schemas, hooks)
+    }
+
+    async fn run(&self, hook: Hook, task: &Task) -> Result<Outcome> {
+        task.check_cancelled()?;
+        frame::require_kind(task, kinds::VOLUME)?;
+        match (task.operation, hook) {
+            (OperationKind::Protect, Hook::PrepareBegin) => self.begin(&self.work(task).await?).await,
+            (OperationKind::Protect, Hook::PrepareFinish) => self.taken(&self.work(task).await?).await,
+            (OperationKind::Protect, Hook::Main) => self.store(&self.work(task).await?).await,
+            (OperationKind::Protect, Hook::Complete) => {
+                if !task.dry_run {
+                    self.work(task).await?.remove_scaffolds().await?;
+                }
+                Ok(Outcome::default())
+            }
+            (OperationKind::Restore, Hook::Main) => self.restore(&self.work(task).await?).await,
+            (OperationKind::Restore, Hook::Complete) => self.publish(&self.work(task).await?).await,
+            (OperationKind::Verify, Hook::Main) => verify(task).await,
+            _ => Ok(Outcome::default()),
+        }
+    }
+
+    async fn clean_up(&self, task: &Task, entry: &LedgerEntry) -> Result<()> {
+        self.work(task).await?.clean_up(entry).await
+    }
+}
+
+impl VolumeVault {
+    async fn work<'a>(&self, task: &'a Task) -> Result<Work<'a>> {
+        let session = self.shared.sessions.of(&task.context).await?;
+        let Settings { poll_interval, wait_limit, .. } = self.settings;
+        Work::new(task, session, Patience { poll_interval, wait_limit })
+    }
+
+    async fn begin(&self, work: &Work<'_>) -> Result<Outcome> {
+        let volume = work.original().await?;
+        if volume.encrypted {
+            let text = format!(
+                "volume {} is encrypted below the server, and its bytes cannot be read without that key; \
+                 protect it with Cinder's backups (karbor-volume-protection-plugin)",
+                volume.id
+            );
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        if work.task.dry_run {
+            return Ok(Outcome::default());
+        }
+        let made = Made::scaffold(SNAPSHOT, "snapshot");
+        let options = SnapshotOptions { force: true, is_scaffold: true, ..SnapshotOptions::default() };
+        let snapshot = work.snapshot(&made, &volume.id, options).await?;
+        let volume = Definition::of(&volume, self.settings.transport.name());
+        let state = json!({"snapshot": snapshot, "volume": volume});
+        Ok(Outcome { state, ..Outcome::default() })
+    }
+
+    async fn taken(&self, work: &Work<'_>) -> Result<Outcome> {
+        let state: State = frame::state(work.task)?;
+        if let Some(snapshot) = state.snapshot {
+            work.snapshot_taken(&snapshot).await?;
+        }
+        Ok(Outcome::default())
+    }
+
+    async fn store(&self, work: &Work<'_>) -> Result<Outcome> {
+        let task = work.task;
+        if task.dry_run {
+            return Ok(Outcome::default());
+        }
+        let State { snapshot: Some(snapshot), volume: Some(definition), .. } = frame::state(task)? else {
+            let text = format!("no snapshot was taken of {}", task.resource.key);
+            return Err(Error::new(ErrorKind::Other, text));
+        };
+        let volume = work.volume_of_snapshot(&snapshot, definition.size_gib).await?;
+        match self.settings.transport {
+            Transport::Attach => self.store_attached(work, &volume).await?,
+            Transport::Image => store_image(work, &volume).await?,
+        }
+        task.writer()?.put_record(RECORD, json!(definition))?;
+        Ok(Outcome::default())
+    }
+
+    async fn store_attached(&self, work: &Work<'_>, volume: &str) -> Result<()> {
+        let task = work.task;
+        let disk = self.open(work, volume, true).await?;
+        let source: Arc<dyn BlockSource> = disk.source()?;
+        let options = BlockOptions {
+            progress: Some(Arc::clone(&task.progress)),
+            cancel: task.cancel.clone(),
+            ..BlockOptions::default()
+        };
+        let stored = task.writer()?.put_blocks(STREAM, source, &options).await;
+        stored?;
+        disk.close().await
+    }
+
+    /// Attaches one of our volumes to this machine and opens it.
+    async fn open(&self, work: &Work<'_>, volume: &str, read_only: bool) -> Result<Disk> {
+        let Settings { host, ip, initiator, mount_base, .. } = &self.settings;
+        let connector = json!({
+            "host": host, "ip": ip, "initiator": initiator, "multipath": false, "platform": "x86_64",
+            "os_type": "linux",
+        });
+        let attachment = work.attach(volume, &connector, read_only).await?;
+        let place = connection::parse(&attachment.connection_info, mount_base.as_deref(), initiator)?;
+        let name = format!("volume {}", work.task.resource.key.id);
+        Disk::open(&place, &self.shared.spool, name, read_only).await
+    }
+
+    async fn restore(&self, work: &Work<'_>) -> Result<Outcome> {
+        let task = work.task;
+        let definition: Definition = frame::record(task, RECORD)?;
+        let wanted: Wanted = frame::parameters(task)?;
+        let mut new = definition.new_volume(&wanted, &definition.name);
+        if task.dry_run {
+            let plan = vec![definition::plan(work, &new).await?];
+            return Ok(Outcome { plan, ..Outcome::default() });
+        }
+        let stream = task.reader()?.open_stream(&task.resource.key, STREAM).await?;
+        if stream.size_bytes() > new.size.saturating_mul(1 << 30) {
+            let text =
+                format!("{} has {} bytes and {} GiB", task.resource.key, stream.size_bytes(), new.size);
+            return Err(Error::new(ErrorKind::Damaged, text));
+        }
+        let made = Made::product(VOLUME, "restored");
+        let name = new.name.clone();
+        let id = match self.settings.transport {
+            Transport::Attach => {
+                let id = work.volume(&made, new).await?;
+                work.volume_in(&id, &["available", "in-use"]).await?;
+                self.write_attached(work, &id, &stream).await?;
+                work.detach(&id).await?;
+                id
+            }
+            Transport::Image => {
+                new.image = Some(fill_image(work, &definition, stream).await?);
+                let id = work.volume(&made, new).await?;
+                work.volume_in(&id, &["available"]).await?;
+                id
+            }
+        };
+        describe(work, &definition, &id).await?;
+        let restored = Restored { key: ResourceKey::new(kinds::VOLUME, id.clone()), name };
+        Ok(Outcome { state: json!({"restored": id}), restored: Some(restored), ..Outcome::default() })
+    }
+
+    async fn write_attached(&self, work: &Work<'_>, volume: &str, stream: &StreamReader) -> Result<()> {
+        let task = work.task;
+        let options = CopyOptions { progress: Some(Arc::clone(&task.progress)), cancel: task.cancel.clone() };
+        let disk = self.open(work, volume, false).await?;
+        let report = stream.copy_to(disk.target()?, &options).await?;
+        if let Some(first) = report.damaged.first() {
+            let text = format!(
+                "the stored data is damaged in {} places, the first from byte {} to {}: {}",
+                report.damaged.len(),
+                first.range.start,
+                first.range.end,
+                first.reason
+            );
+            return Err(Error::new(ErrorKind::Damaged, text));
+        }
+        disk.close().await?;
+        // Opened anew: what is read back is what whoever attaches the volume next will find.
+        let disk = self.open(work, volume, false).await?;
+        let options = CopyOptions { progress: None, cancel: task.cancel.clone() };
+        let report = stream.compare(disk.source()?, &options).await?;
+        if let Some(first) = report.different.first() {
+            let text = format!(
+                "volume {volume} does not read back as it was protected: {} ranges differ, the first from byte {} to \
+                 {}; look after the storage that it was written to",
+                report.different.len(),
+                first.start,
+                first.end
+            );
+            return Err(Error::new(ErrorKind::Damaged, text));
+        }
+        disk.close().await
+    }
+
+    /// Takes our tag away: from now on the volume is as the original was.
+    async fn publish(&self, work: &Work<'_>) -> Result<Outcome> {
+        if work.task.dry_run {
+            return Ok(Outcome::default());
+        }
+        let state: State = frame::state(work.task)?;
+        if let Some(id) = state.restored {
+            let removed = work.cinder.delete_metadata(&id, TAG_KEY).await;
+            removed.doing(|| format!("finishing volume {id}"))?;
+        }
+        work.remove_scaffolds().await?;
+        Ok(Outcome::default())
+    }
+}
+
+/// Has Cinder upload a volume, and stores the image's bytes.
+async fn store_image(work: &Work<'_>, volume: &str) -> Result<()> {
+    let (task, glance) = (work.task, work.glance()?);
+    let made = Made::scaffold(images::IMAGE, "upload");
+    let tag = made.tag(task);
+    let make = async {
+        let begun = work.cinder.upload_to_image(volume, &tag, false).await;
+        begun.doing(|| format!("uploading volume {volume} as an image"))
+    };
+    let id = made.once(task, || images::find(&glance, &tag), make).await?;
+    let image = images::active(task, &glance, work.patience, &id).await?;
+    images::store(task, &glance, &image, STREAM).await?;
+    Ok(())
+}
+
+/// Makes the image from which Cinder makes the new volume.
+async fn fill_image(work: &Work<'_>, definition: &Definition, stream: StreamReader) -> Result<String> {
+    let (task, glance) = (work.task, work.glance()?);
+    let made = Made::scaffold(images::IMAGE, "restore");
+    let document = json!({
+        "name": made.name(task), "disk_format": "raw", "container_format": "bare", "visibility": "private",
+        "min_disk": definition.size_gib, SCAFFOLD_KEY: "true",
+    });
+    let Value::Object(document) = document else { unreachable!("an object was written") };
+    images::filled(task, &glance, work.patience, &made, document, stream).await
+}
+
+/// Gives a new volume what cannot be said when it is made.
+async fn describe(work: &Work<'_>, definition: &Definition, id: &str) -> Result<()> {
+    let doing = || format!("describing volume {id}");
+    let there = work.cinder.volume(id).await.doing(doing)?;
+    for key in there.volume_image_metadata.keys() {
+        if !definition.image_metadata.contains_key(key) {
+            work.cinder.unset_image_metadata(id, key).await.doing(doing)?;
+        }
+    }
+    if !definition.image_metadata.is_empty() && there.volume_image_metadata != definition.image_metadata {
+        work.cinder.set_image_metadata(id, &definition.image_metadata).await.doing(doing)?;
+    }
+    if there.bootable != definition.bootable {
+        work.cinder.set_bootable(id, definition.bootable).await.doing(doing)?;
+    }
+    Ok(())
+}
+
+async fn verify(task: &Task) -> Result<Outcome> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Parameters {
+        deep: bool,
+    }
+    let wanted: Parameters = frame::parameters(task)?;
+    let definition: Definition = frame::record(task, RECORD)?;
+    let stream = task.reader()?.open_stream(&task.resource.key, STREAM).await?;
+    let mut findings: Vec<Finding> = Vec::new();
+    if stream.size_bytes() > definition.size_gib.saturating_mul(1 << 30) {
+        let text =
+            format!("it has {} bytes, and the volume had {} GiB", stream.size_bytes(), definition.size_gib);
+        findings.push(frame::wrong(STREAM, text));
+    }
+    if wanted.deep {
+        findings.extend(frame::read_all(task, STREAM).await?);
+    }
+    Ok(Outcome { findings, ..Outcome::default() })
+}

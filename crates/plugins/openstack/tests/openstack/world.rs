@@ -1,0 +1,118 @@
+//! Two projects of a cloud: one that has things, and one that has nothing.
+
+use std::path::Path;
+
+use karbor_openstack_client::cinder::Cinder;
+use karbor_openstack_client::glance::Glance;
+use karbor_openstack_client::{Cloud, Ignored, Profile, Service, ServiceType, Session};
+use karbor_plugin::{Access, Context, Login};
+use karbor_plugins_openstack::{OpenStack, OpenStackOptions};
+use karbor_types::ProjectId;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const PASSWORD: &str = "only for a test";
+
+/// A project with one user.
+pub(crate) struct Tenant {
+    pub(crate) project: String,
+    user: String,
+    name: String,
+}
+
+/// Two projects of a cloud, and what is needed to work there.
+pub(crate) struct World {
+    cloud: Cloud,
+    identity: Service,
+    pub(crate) own: Tenant,
+    stranger: Tenant,
+    pub(crate) session: Session,
+    spool: tempfile::TempDir,
+}
+
+impl World {
+    /// Makes the projects; nothing without a cloud.
+    pub(crate) async fn open() -> Option<Self> {
+        let file = std::env::var("KARBOR_TEST_CLOUD").ok()?;
+        let Profile { cloud, login } =
+            Profile::from_clouds_file(Path::new(&file), "admin").expect("the entry admin");
+        let cloud = Cloud::new(cloud).expect("a cloud");
+        let admin = Session::open(&cloud, login).await.expect("an administrator");
+        let identity = admin.service(ServiceType::Identity).expect("Keystone");
+        let own = Tenant::create(&identity).await;
+        let stranger = Tenant::create(&identity).await;
+        let login = karbor_openstack_client::Login::Password {
+            user: karbor_openstack_client::User::Id(own.user.clone()),
+            password: PASSWORD.into(),
+            project: Some(karbor_openstack_client::Project::Id(own.project.clone())),
+        };
+        let session = Session::open(&cloud, login).await.expect("a session");
+        let spool = tempfile::tempdir().expect("a directory");
+        Some(Self { cloud, identity, own, stranger, session, spool })
+    }
+
+    /// Returns the plugins, as another process would have them.
+    pub(crate) fn openstack(&self) -> OpenStack {
+        let spool = self.spool.path().to_owned();
+        OpenStack::open(OpenStackOptions { cloud: self.cloud.clone(), login: None, spool })
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        self.own.context()
+    }
+
+    pub(crate) fn stranger(&self) -> Context {
+        self.stranger.context()
+    }
+
+    pub(crate) fn cinder(&self) -> Cinder {
+        Cinder::new(&self.session).expect("Cinder")
+    }
+
+    pub(crate) fn glance(&self) -> Glance {
+        Glance::new(&self.session).expect("Glance")
+    }
+
+    /// Removes the projects; what was in them is gone by then.
+    pub(crate) async fn close(self) {
+        for tenant in [self.own, self.stranger] {
+            for path in [["users", &tenant.user], ["projects", &tenant.project]] {
+                self.identity.delete(Service::path(&path)).await.expect("removed");
+            }
+        }
+    }
+}
+
+impl Tenant {
+    async fn create(identity: &Service) -> Self {
+        let name = format!("kit-{}", Uuid::new_v4());
+        let project = json!({"project": {"name": name, "domain_id": "default"}});
+        let project: Value = identity.post("/projects", &project).await.expect("a project");
+        let project = project["project"]["id"].as_str().expect("an id").to_owned();
+        let user = json!({"user": {"name": name, "domain_id": "default", "password": PASSWORD}});
+        let user: Value = identity.post("/users", &user).await.expect("a user");
+        let user = user["user"]["id"].as_str().expect("an id").to_owned();
+        let roles: Value = identity.get("/roles").await.expect("roles");
+        let roles = roles["roles"].as_array().expect("a list");
+        let role = roles.iter().find(|role| role["name"] == "member").expect("the role member");
+        let role = role["id"].as_str().expect("an id");
+        let path = Service::path(&["projects", &project, "users", &user, "roles", role]);
+        identity.put::<Ignored>(path, &json!({})).await.expect("a role");
+        Self { project, user, name }
+    }
+
+    fn context(&self) -> Context {
+        let mut context = Context::new(ProjectId::new(self.project.clone()).expect("an id"));
+        context.access = Access::Login(Box::new(Login {
+            auth_url: None,
+            region: None,
+            user: self.name.clone(),
+            user_domain: "Default".to_owned(),
+            password: SecretString::from(PASSWORD),
+            project: Some(self.project.clone()),
+            project_domain: "Default".to_owned(),
+        }));
+        context
+    }
+}
