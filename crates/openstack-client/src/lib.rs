@@ -24,6 +24,9 @@ mod stream;
 pub mod cinder;
 pub mod glance;
 pub mod keystone;
+pub mod manila;
+pub mod neutron;
+pub mod nova;
 
 pub use catalog::{Interface, ServiceType};
 pub use cloud::{Cloud, CloudSettings};
