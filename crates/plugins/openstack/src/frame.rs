@@ -132,6 +132,11 @@ pub(crate) fn planned(
     PlannedAction { effect, subject: subject.into(), details, problem }
 }
 
+/// Returns a finding that says that something is wrong, although what was asked for was done.
+pub(crate) fn warning(subject: impl Into<String>, message: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Warning, subject: subject.into(), message: message.into() }
+}
+
 /// Returns a finding that says that what was asked for was not reached.
 pub(crate) fn wrong(subject: impl Into<String>, message: impl Into<String>) -> Finding {
     Finding { severity: Severity::Error, subject: subject.into(), message: message.into() }

@@ -14,8 +14,11 @@ mod frame;
 mod image;
 mod listing;
 mod made;
+mod network;
 mod poll;
 mod project;
+mod server;
+mod share;
 mod volume;
 
 use std::fmt;
@@ -84,8 +87,13 @@ pub(crate) struct Shared {
 type Make = fn(&Arc<Shared>, &Map<String, Value>) -> Result<Arc<dyn Protection>>;
 
 /// The plugins by name. The first ones of each type are the defaults.
-const PLUGINS: &[(&str, bool, Make)] =
-    &[(project::NAME, true, project::make), (volume::vault::NAME, true, volume::vault::make)];
+const PLUGINS: &[(&str, bool, Make)] = &[
+    (project::NAME, true, project::make),
+    (server::NAME, true, server::make),
+    (volume::vault::NAME, true, volume::vault::make),
+    (network::NAME, true, network::make),
+    (share::NAME, true, share::make),
+];
 
 impl OpenStack {
     /// Prepares for a cloud. It is not asked yet.
@@ -102,6 +110,9 @@ impl OpenStack {
             Arc::new(project::ProjectProtectable),
             Arc::new(volume::VolumeProtectable::new(Arc::clone(shared))),
             Arc::new(image::ImageProtectable::new(Arc::clone(shared))),
+            Arc::new(server::ServerProtectable::new(Arc::clone(shared))),
+            Arc::new(network::NetworkProtectable::new(Arc::clone(shared))),
+            Arc::new(share::ShareProtectable::new(Arc::clone(shared))),
         ]
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::OnceCell;
 use crate::Shared;
 use crate::error::Doing;
 use crate::made::SCAFFOLD_KEY;
+use crate::network;
 
 /// How long a listing is used.
 const KEPT_FOR: Duration = Duration::from_secs(15);
@@ -52,6 +53,7 @@ pub(crate) struct Listing {
     images: OnceCell<Vec<Image>>,
     servers: OnceCell<Vec<ServerRow>>,
     server_images: OnceCell<HashMap<String, Image>>,
+    topology: OnceCell<bool>,
     shown: AtomicUsize,
 }
 
@@ -59,6 +61,9 @@ pub(crate) struct Listing {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ServerRow {
     pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) name: String,
+    pub(crate) status: String,
     /// The image; an empty text for a server that was booted from a volume.
     #[serde(default)]
     image: serde_json::Value,
@@ -154,6 +159,11 @@ impl View {
             listed.await.doing(|| "listing the servers".to_owned())
         };
         self.listing.servers.get_or_try_init(list).await.map(Vec::as_slice)
+    }
+
+    /// Returns whether the project has any networks, or what hangs on them.
+    pub(crate) async fn has_topology(&self) -> Result<bool> {
+        self.listing.topology.get_or_try_init(|| network::has_topology(&self.session)).await.copied()
     }
 
     /// Returns the images that the project's servers were booted from, by id; those that are gone are not in it.

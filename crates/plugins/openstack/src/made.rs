@@ -4,6 +4,7 @@
 //! not its id was ever heard of. So a hook that is run again uses what an earlier run made, and cleaning up finds
 //! what a run made that died before it was answered.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub(crate) struct Made {
     /// What kind of thing, in the ledger.
     pub(crate) kind: &'static str,
     /// What tells it from the other things of its kind of the same resource and operation.
-    pub(crate) role: &'static str,
+    pub(crate) role: Cow<'static, str>,
     /// What it is for.
     pub(crate) purpose: Purpose,
     /// Anything else that finding and cleaning up need.
@@ -30,13 +31,13 @@ pub(crate) struct Made {
 
 impl Made {
     /// Describes something that is needed only on the way.
-    pub(crate) fn scaffold(kind: &'static str, role: &'static str) -> Self {
-        Self { kind, role, purpose: Purpose::Scaffold, data: Map::new() }
+    pub(crate) fn scaffold(kind: &'static str, role: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, role: role.into(), purpose: Purpose::Scaffold, data: Map::new() }
     }
 
     /// Describes something that the operation is for.
-    pub(crate) fn product(kind: &'static str, role: &'static str) -> Self {
-        Self { kind, role, purpose: Purpose::Product, data: Map::new() }
+    pub(crate) fn product(kind: &'static str, role: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, role: role.into(), purpose: Purpose::Product, data: Map::new() }
     }
 
     /// Adds what finding and cleaning up need.
@@ -48,7 +49,7 @@ impl Made {
 
     /// Returns the tag: the same in every attempt, and nobody else's.
     pub(crate) fn tag(&self, task: &Task) -> String {
-        tag(task, self.role)
+        tag(task, &self.role)
     }
 
     /// Returns the name that people see of a scaffold.
