@@ -56,7 +56,7 @@ pub use restores::{DryRun, NewRestoreRequest, RestoreView};
 pub use scheduled_operations::NewScheduledOperation;
 pub use services::{ServiceChange, ServiceView};
 pub use settings::{Settings, TimeFormat};
-pub use triggers::{NewTrigger, TriggerChange};
+pub use triggers::{Asked, MAX_PREVIEW, NewTrigger, Preview, TriggerChange, TriggerTimes};
 pub use verifications::NewVerificationRequest;
 
 // What actions take and give back, so that a front end needs no other room of the house.

@@ -1,26 +1,7 @@
 //! Limits and defaults of the actions.
 
+pub use karbor_recurrence::Format as TimeFormat;
 use karbor_store::QuotaDefaults;
-
-/// How a trigger's pattern is read when its properties do not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TimeFormat {
-    /// iCalendar: a VEVENT with recurrence rules.
-    #[default]
-    Calendar,
-    /// Crontab: five fields, or six with seconds last.
-    Crontab,
-}
-
-impl TimeFormat {
-    /// Returns the text that clients write.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Calendar => "calendar",
-            Self::Crontab => "crontab",
-        }
-    }
-}
 
 /// Limits and defaults of the actions.
 #[derive(Debug, Clone, PartialEq, Eq)]

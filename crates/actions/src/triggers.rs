@@ -1,22 +1,21 @@
 //! Triggers: when something is done.
 
-mod pattern;
+mod preview;
+mod times;
 
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use karbor_policy::Attributes;
 use karbor_store::{Filter, Trigger, TriggerColumn, TriggerUpdate};
-use karbor_types::{Instant, TriggerId};
+use karbor_types::TriggerId;
 use serde_json::{Map, Value, json};
 
 use crate::list::{ListRules, Meaning, query};
-use crate::{Actions, Caller, Error, ListRequest, Page, Result, TimeFormat};
+use crate::{Actions, Caller, Error, ListRequest, Page, Result};
 
-/// The only type of trigger.
+pub use self::preview::{MAX_PREVIEW, Preview};
+pub use self::times::{Asked, TriggerTimes};
+
+/// The type of triggers that fire at times.
 const TIME: &str = "time";
-
-/// How times are written in properties; always UTC.
-const TIME_PATTERN: &str = "%Y-%m-%d %H:%M:%S";
 
 /// A trigger to be made.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,14 +51,16 @@ impl Actions {
                 "trigger_info.type must be `{TIME}`, the only type there is"
             )));
         }
+        let now = self.now();
+        let (properties, times) = self.checked_times(new.properties)?;
         let trigger = Trigger {
             id: TriggerId(self.new_id()),
             name: new.name,
             project: caller.project.clone(),
             kind: new.kind,
-            properties: self.checked_properties(new.properties)?,
-            next_at: None,
-            created_at: self.now(),
+            properties,
+            next_at: times.next_after(now),
+            created_at: now,
             updated_at: None,
         };
         self.store().create_trigger(&trigger).await?;
@@ -124,8 +125,9 @@ impl Actions {
         if !change.properties.is_empty() {
             let mut properties = trigger.properties.clone();
             properties.extend(change.properties);
-            update.properties = Some(self.checked_properties(properties)?);
-            update.next_at = Some(None);
+            let (properties, times) = self.checked_times(properties)?;
+            update.properties = Some(properties);
+            update.next_at = Some(times.next_after(self.now()));
         }
         if update == TriggerUpdate::default() {
             return Ok(trigger);
@@ -142,77 +144,6 @@ impl Actions {
         self.allow_on(caller, "trigger:delete", attributes(&trigger))?;
         Ok(self.store().delete_trigger(id).await?)
     }
-
-    /// Checks properties as a whole, fills in the start, and writes times in one way.
-    fn checked_properties(&self, mut properties: Map<String, Value>) -> Result<Map<String, Value>> {
-        let settings = self.settings();
-        let text = |name: &str| properties.get(name).and_then(Value::as_str).map(str::to_owned);
-        let wrong =
-            |name: &str, reason: &str| Error::invalid(format!("trigger_info.properties.{name}: {reason}"));
-
-        let start = match text("start_time") {
-            Some(start) => time(&start).map_err(|reason| wrong("start_time", &reason))?,
-            None => instant_to_time(self.now()),
-        };
-        let end = match text("end_time").filter(|end| !end.is_empty()) {
-            Some(end) => Some(time(&end).map_err(|reason| wrong("end_time", &reason))?),
-            None => None,
-        };
-        if end.is_some_and(|end| end <= start) {
-            return Err(wrong("end_time", "must be later than start_time"));
-        }
-        if let Some(window) = properties.get("window").and_then(Value::as_i64) {
-            let range = i64::from(settings.min_window_seconds)..=i64::from(settings.max_window_seconds);
-            if !range.contains(&window) {
-                let reason = format!("must be {} to {} seconds", range.start(), range.end());
-                return Err(wrong("window", &reason));
-            }
-        }
-        let format = match text("format").as_deref() {
-            None => settings.time_format,
-            Some("calendar") => TimeFormat::Calendar,
-            Some("crontab") => TimeFormat::Crontab,
-            Some(_) => return Err(wrong("format", "must be calendar or crontab")),
-        };
-        let pattern = text("pattern").ok_or_else(|| wrong("pattern", "is required"))?;
-        let clock =
-            [start.hour(), start.minute(), start.second()].map(|part| u32::try_from(part).unwrap_or(0));
-        let second_of_day = clock[0] * 3600 + clock[1] * 60 + clock[2];
-        let shortest = pattern::shortest_gap(format, &pattern, second_of_day)
-            .map_err(|reason| wrong("pattern", &reason))?;
-        if shortest < settings.min_interval_seconds {
-            let reason = format!(
-                "comes round every {shortest} seconds at times; at least {} are asked for",
-                settings.min_interval_seconds
-            );
-            return Err(wrong("pattern", &reason));
-        }
-        properties.insert("start_time".to_owned(), Value::from(start.strftime(TIME_PATTERN).to_string()));
-        if let Some(end) = end {
-            properties.insert("end_time".to_owned(), Value::from(end.strftime(TIME_PATTERN).to_string()));
-        }
-        Ok(properties)
-    }
-}
-
-/// Reads `YYYY-MM-DD HH:MM:SS` or the ISO form with `T`, with or without an offset; without one it is UTC.
-fn time(text: &str) -> std::result::Result<DateTime, String> {
-    let refuse = || "must be a UTC time such as 2030-01-31 23:59:00 or 2030-01-31T23:59:00Z".to_owned();
-    if let Ok(timestamp) = text.parse::<jiff::Timestamp>()
-        && text.contains('T')
-    {
-        return Ok(TimeZone::UTC.to_datetime(timestamp));
-    }
-    let pattern = if text.contains('T') { "%Y-%m-%dT%H:%M:%S" } else { TIME_PATTERN };
-    let read = DateTime::strptime(pattern, text).map_err(|_| refuse())?;
-    // The reader is lenient about blanks and missing zeros; what it read must be what was written.
-    if read.strftime(pattern).to_string() == text { Ok(read) } else { Err(refuse()) }
-}
-
-fn instant_to_time(instant: Instant) -> DateTime {
-    let timestamp =
-        jiff::Timestamp::from_microsecond(instant.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    TimeZone::UTC.to_datetime(timestamp)
 }
 
 /// Lists of triggers and scheduled operations call an unknown marker a wrong request.

@@ -197,6 +197,24 @@ fn schedules(routes: &mut Routes) {
             )
             .delete(Op::new("delete-trigger", "Delete a trigger", Nothing).or(&[424]), triggers::delete),
     );
+    routes.address(
+        "/v1/{project}/triggers/{id}/preview",
+        Node::new().get(
+            Op::new("preview-trigger", "Show when a trigger fires next", One("preview", "Preview"))
+                .filters(&["count"])
+                .since("1.2"),
+            triggers::preview,
+        ),
+    );
+    routes.address(
+        "/v1/{project}/trigger_previews",
+        Node::new().post(
+            Op::new("preview-times", "Show when a new trigger would fire", One("preview", "Preview"))
+                .takes(Takes::One("preview", "NewPreview"))
+                .since("1.2"),
+            triggers::preview_properties,
+        ),
+    );
     let one = || One("scheduled_operation", "ScheduledOperation");
     routes.resource(
         "scheduled_operations",

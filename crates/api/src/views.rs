@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use karbor_actions::{
-    BankAccountView, Checkpoint, DryRun, Instance, Operation, OperationLog, OperationProgress, Plan,
+    BankAccountView, Checkpoint, DryRun, Instance, Operation, OperationLog, OperationProgress, Plan, Preview,
     Provider, Quotas, ResourceResult, Restore, ScheduledOperation, ServiceStatus, ServiceView, Trigger,
     Usage, Verification,
 };
@@ -289,7 +289,23 @@ pub(crate) fn trigger(trigger: &Trigger, at: Microversion) -> Value {
         "properties": typed_since(&trigger.properties, at),
     });
     owned_members(&mut shown, at, trigger.project.as_str(), trigger.created_at, trigger.updated_at);
+    if since(at, Microversion::V1_2) {
+        shown["next_at"] = json!(trigger.next_at.map(|at| at.to_string()));
+    } else if let Some(properties) = shown["properties"].as_object_mut() {
+        // Who does not know it could not send it back.
+        properties.remove("time_zone");
+    }
     shown
+}
+
+/// The next times of a trigger.
+pub(crate) fn preview(preview: &Preview) -> Value {
+    let times: Vec<String> = preview.occurrences.iter().map(Instant::to_string).collect();
+    json!({
+        "occurrences": times, "shortest_gap_seconds": preview.gaps.map(|(shortest, _)| shortest),
+        "longest_gap_seconds": preview.gaps.map(|(_, longest)| longest),
+        "window_seconds": preview.window_seconds,
+    })
 }
 
 /// A scheduled operation.

@@ -211,6 +211,7 @@ fn schedules() -> Value {
         "properties": {
             "format": {"type": "string", "enum": ["calendar", "crontab"]}, "pattern": text(),
             "start_time": text(), "end_time": text(), "window": {"type": "integer"},
+            "time_zone": {"type": "string", "description": "Since microversion 1.2: a name of the IANA database"},
         },
     });
     let mut needed = properties.clone();
@@ -225,7 +226,19 @@ fn schedules() -> Value {
     json!({
         "Trigger": {
             "type": "object", "additionalProperties": false, "required": ["id", "name", "type", "properties"],
-            "properties": with(json!({"id": uuid(), "name": text(), "type": text(), "properties": {"type": "object"}})),
+            "properties": with(json!({"id": uuid(), "name": text(), "type": text(), "properties": {"type": "object"}, "next_at": maybe_text()})),
+        },
+        "Preview": {
+            "type": "object", "additionalProperties": false,
+            "required": ["occurrences", "shortest_gap_seconds", "longest_gap_seconds", "window_seconds"],
+            "properties": {
+                "occurrences": {"type": "array", "items": text()}, "window_seconds": {"type": "integer"},
+                "shortest_gap_seconds": {"type": ["integer", "null"]}, "longest_gap_seconds": {"type": ["integer", "null"]},
+            },
+        },
+        "NewPreview": {
+            "type": "object", "additionalProperties": false, "required": ["properties"],
+            "properties": {"properties": needed, "count": {"type": "integer", "minimum": 1, "maximum": 100}},
         },
         "NewTrigger": {
             "type": "object", "additionalProperties": false, "required": ["name", "type", "properties"],

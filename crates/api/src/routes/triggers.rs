@@ -4,6 +4,7 @@ use karbor_actions::{NewTrigger, Trigger, TriggerChange};
 use karbor_types::TriggerId;
 use serde_json::{Map, Value};
 
+use crate::Microversion;
 use crate::body::Members;
 use crate::call::{Answer, Call};
 use crate::fault::Fault;
@@ -11,6 +12,9 @@ use crate::views;
 
 /// The properties that are texts.
 const TEXTS: [&str; 4] = ["format", "pattern", "start_time", "end_time"];
+
+/// How many times a preview shows when nobody says.
+const DEFAULT_PREVIEW: u32 = 10;
 
 pub(super) async fn list(call: Call) -> Answer {
     let request = call.open_list()?;
@@ -31,7 +35,7 @@ pub(super) async fn create(mut call: Call) -> Answer {
     if !properties.has("pattern") {
         return Err(properties.missing("pattern"));
     }
-    let new = NewTrigger { name, kind, properties: checked(properties)? };
+    let new = NewTrigger { name, kind, properties: checked(properties, call.version)? };
     let trigger = call.actions().create_trigger(&call.caller, new).await?;
     shown(&call, &trigger)
 }
@@ -48,7 +52,10 @@ pub(super) async fn update(mut call: Call) -> Answer {
         // An empty name has always meant: keep the old one.
         name: body.text("name")?.filter(|name| !name.is_empty()),
         kind: body.text("type")?,
-        properties: properties.map(checked).transpose()?.unwrap_or_default(),
+        properties: properties
+            .map(|properties| checked(properties, call.version))
+            .transpose()?
+            .unwrap_or_default(),
     };
     body.done()?;
     let id: TriggerId = call.member_id("trigger")?;
@@ -61,10 +68,42 @@ pub(super) async fn delete(call: Call) -> Answer {
     call.empty()
 }
 
+/// Shows when a trigger fires next.
+pub(super) async fn preview(call: Call) -> Answer {
+    call.since(Microversion::V1_2)?;
+    let id: TriggerId = call.member_id("trigger")?;
+    let count = call.query.iter().find(|(name, _)| name == "count").map(|(_, value)| value.as_str());
+    let count = match count {
+        None => DEFAULT_PREVIEW,
+        Some(text) => text.parse().map_err(|_| Fault::bad_request("count must be a whole number"))?,
+    };
+    let preview = call.actions().preview_trigger(&call.caller, id, count).await?;
+    call.one("preview", views::preview(&preview))
+}
+
+/// Shows when a trigger with these properties would fire.
+pub(super) async fn preview_properties(mut call: Call) -> Answer {
+    call.since(Microversion::V1_2)?;
+    let mut body = call.envelope("preview")?;
+    let count = match body.take("count") {
+        None => DEFAULT_PREVIEW,
+        Some(count) => count
+            .as_u64()
+            .and_then(|count| u32::try_from(count).ok())
+            .ok_or_else(|| body.wrong("count", "a whole number"))?,
+    };
+    let properties = body.object("properties")?.ok_or_else(|| body.missing("properties"))?;
+    body.done()?;
+    let properties = checked(properties, call.version)?;
+    let preview = call.actions().preview_properties(&call.caller, properties, count)?;
+    call.one("preview", views::preview(&preview))
+}
+
 /// Checks the types of properties.
-fn checked(mut properties: Members) -> Result<Map<String, Value>, Fault> {
+fn checked(mut properties: Members, version: Microversion) -> Result<Map<String, Value>, Fault> {
     let mut checked = Map::new();
-    for name in TEXTS {
+    let zone = (version >= Microversion::V1_2).then_some("time_zone");
+    for name in TEXTS.into_iter().chain(zone) {
         match properties.take(name) {
             None => {}
             Some(Value::String(text)) => {

@@ -9,6 +9,7 @@ mod golden;
 mod hostile;
 mod identity;
 mod lists;
+mod schedules;
 mod server;
 mod table;
 mod world;

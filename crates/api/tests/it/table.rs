@@ -189,6 +189,11 @@ const ROUTES: &[Route] = &[
         body: |_| Some(json!({"trigger_info": {"name": "y"}})),
         ..route("PUT", "/triggers/{id}", "trigger")
     },
+    route("GET", "/triggers/{id}/preview", "trigger"),
+    Route {
+        body: |_| Some(json!({"preview": {"properties": trigger_body()["properties"]}})),
+        ..route("POST", "/trigger_previews", "")
+    },
     route("GET", "/scheduled_operations", ""),
     route("GET", "/scheduled_operations/{id}", "scheduled"),
     // What is scheduled belongs to the caller's project, with all that it names.

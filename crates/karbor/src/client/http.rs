@@ -10,7 +10,7 @@ use crate::client::Connection;
 use crate::client::settings::{self, Endpoint};
 
 /// The microversion that the client speaks: everything of v1, and what came after.
-const MICROVERSION: &str = "data-protect 1.1";
+const MICROVERSION: &str = "data-protect 1.2";
 
 /// A connection to one project of one service.
 #[derive(Debug)]

@@ -21,6 +21,9 @@ pub(crate) struct Times {
     /// When it ends, in UTC
     #[arg(long, value_name = "TIME")]
     end_time: Option<String>,
+    /// The time zone of the pattern, such as Europe/Rome; UTC when left out
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<String>,
     /// How many seconds late it may be
     #[arg(long, value_name = "SECONDS")]
     window: Option<u32>,
@@ -53,6 +56,17 @@ pub(crate) enum Command {
         /// Its new name
         #[arg(long)]
         name: Option<String>,
+        #[command(flatten)]
+        times: Times,
+    },
+    /// Show when a trigger fires next, or would
+    Preview {
+        /// Trigger, by id or name; left out, the times are those of --crontab or --calendar
+        #[arg(conflicts_with_all = ["crontab", "calendar"])]
+        trigger: Option<String>,
+        /// How many times, at most 100
+        #[arg(long, default_value_t = 10)]
+        count: u32,
         #[command(flatten)]
         times: Times,
     },
@@ -95,11 +109,35 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
             }
             if change.is_empty() {
                 bail!(
-                    "nothing to change: give --name, --crontab, --calendar, --start-time, --end-time or --window"
+                    "nothing to change: give --name, --crontab, --calendar, --start-time, --end-time, --time-zone or --window"
                 );
             }
             let path = format!("/triggers/{}", id(&find(client, &trigger).await?));
             output.object(&client.put(&path, &json!({"trigger_info": change})).await?["trigger_info"].take())
+        }
+        Command::Preview { trigger, count, times } => {
+            let mut answer = match trigger {
+                Some(trigger) => {
+                    let path = format!("/triggers/{}/preview", id(&find(client, &trigger).await?));
+                    client.get(&path, &[("count", count.to_string())]).await?
+                }
+                None => {
+                    let properties = times.properties();
+                    if properties.get("pattern").is_none() {
+                        bail!("name a trigger, or give --crontab or --calendar");
+                    }
+                    let body = json!({"preview": {"properties": properties, "count": count}});
+                    client.post("/trigger_previews", &body).await?
+                }
+            };
+            let preview = answer["preview"].take();
+            if output.is_json() {
+                return output.json(&preview);
+            }
+            for at in preview["occurrences"].as_array().into_iter().flatten() {
+                output.line(at.as_str().unwrap_or_default())?;
+            }
+            Ok(())
         }
         Command::Delete { triggers } => {
             for trigger in triggers {
@@ -125,6 +163,7 @@ impl Times {
         }
         properties.extend(self.start_time.map(|time| ("start_time".to_owned(), json!(time))));
         properties.extend(self.end_time.map(|time| ("end_time".to_owned(), json!(time))));
+        properties.extend(self.time_zone.map(|zone| ("time_zone".to_owned(), json!(zone))));
         properties.extend(self.window.map(|seconds| ("window".to_owned(), json!(seconds))));
         properties
     }
