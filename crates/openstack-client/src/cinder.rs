@@ -331,6 +331,16 @@ impl Cinder {
         Ok(answer.backup.id)
     }
 
+    /// Replaces the properties of a backup.
+    ///
+    /// # Errors
+    /// Those of the service.
+    pub async fn set_backup_metadata(&self, id: &str, metadata: &BTreeMap<String, String>) -> Result<()> {
+        let path = Service::path(&["backups", id]);
+        self.0.put::<Ignored>(path, &json!({"backup": {"metadata": metadata}})).await?;
+        Ok(())
+    }
+
     /// Begins to restore a backup into a volume that is there.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Below a server stands the image that it was booted from, and there it means what the server has made of that image
 //! since. It is another thing than the image itself, so it has an id of its own ([`of_server`]).
 
+pub(crate) mod plugin;
 pub(crate) mod work;
 
 use std::sync::Arc;
@@ -61,8 +62,8 @@ fn server_resource(image: &str, name: &str, server: &str) -> Resource {
     }
 }
 
-/// States in which there is nothing to protect.
-const GONE: &[&str] = &["killed", "deleted", "pending_delete", "deactivated"];
+/// States in which there is nothing to protect: no bytes any more, or none yet.
+const GONE: &[&str] = &["killed", "deleted", "pending_delete", "deactivated", "queued"];
 
 #[async_trait]
 impl Protectable for ImageProtectable {

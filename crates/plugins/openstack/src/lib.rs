@@ -91,8 +91,12 @@ const PLUGINS: &[(&str, bool, Make)] = &[
     (project::NAME, true, project::make),
     (server::NAME, true, server::make),
     (volume::vault::NAME, true, volume::vault::make),
+    (image::plugin::NAME, true, image::plugin::make),
     (network::NAME, true, network::make),
     (share::NAME, true, share::make),
+    (volume::backup::NAME, false, volume::backup::make),
+    (volume::snapshot::NAME, false, volume::snapshot::make),
+    (volume::vault::GLANCE_NAME, false, volume::vault::make_glance),
 ];
 
 impl OpenStack {

@@ -1,8 +1,10 @@
 //! `OS::Cinder::Volume`: what there is, and the plugins that protect it.
 
+pub(crate) mod backup;
 mod connection;
 mod definition;
 mod disk;
+pub(crate) mod snapshot;
 pub(crate) mod vault;
 mod work;
 

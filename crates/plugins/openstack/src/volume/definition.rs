@@ -79,6 +79,26 @@ impl Definition {
     }
 }
 
+impl Definition {
+    /// Gives a new volume what cannot be said when it is made.
+    pub(crate) async fn apply(&self, work: &Work<'_>, id: &str) -> Result<()> {
+        let doing = || format!("describing volume {id}");
+        let there = work.cinder.volume(id).await.doing(doing)?;
+        for key in there.volume_image_metadata.keys() {
+            if !self.image_metadata.contains_key(key) {
+                work.cinder.unset_image_metadata(id, key).await.doing(doing)?;
+            }
+        }
+        if !self.image_metadata.is_empty() && there.volume_image_metadata != self.image_metadata {
+            work.cinder.set_image_metadata(id, &self.image_metadata).await.doing(doing)?;
+        }
+        if there.bootable != self.bootable {
+            work.cinder.set_bootable(id, self.bootable).await.doing(doing)?;
+        }
+        Ok(())
+    }
+}
+
 /// Parameters of restore that all plugins of volumes have.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

@@ -347,3 +347,70 @@ impl BlockTarget for Served {
         self.name.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn qcow2(directory: &Path) -> PathBuf {
+        let file = directory.join("volume-1.2");
+        let mut command = std::process::Command::new("qemu-img");
+        command.args(["create", "-q", "-f", "qcow2"]).arg(&file).arg("64M");
+        assert!(command.status().expect("qemu-utils is installed").success());
+        file
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_written_to_a_served_disk_is_there_when_it_is_opened_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let spool = directory.path().join("spool");
+        let place = Place::Image(qcow2(directory.path()), "qcow2".to_owned());
+        let disk = Disk::open(&place, &spool, "volume 1".to_owned(), false).await.expect("opened");
+        let target = disk.target().expect("a target");
+        let (written, target) = tokio::task::spawn_blocking(move || {
+            let written = target
+                .set_size(64 << 20)
+                .and_then(|()| target.write_at(5 << 20, &[7; 100_000]))
+                .and_then(|()| target.punch(5 << 20..(5 << 20) + 1000))
+                .and_then(|()| target.sync());
+            let too_large = target.set_size((64 << 20) + 1).map_err(|err| err.kind());
+            assert_eq!(too_large, Err(io::ErrorKind::StorageFull));
+            (written, target)
+        })
+        .await
+        .expect("no panic");
+        written.expect("written");
+        drop(target);
+        disk.close().await.expect("closed");
+        let disk = Disk::open(&place, &spool, "volume 1".to_owned(), true).await.expect("opened");
+        let source = disk.source().expect("a source");
+        assert_eq!((source.size_bytes(), source.name().as_str()), (64 << 20, "volume 1"));
+        let (read, next) = tokio::task::spawn_blocking(move || {
+            let mut read = vec![1; 100_000];
+            source.read_at(5 << 20, &mut read).expect("read");
+            (read, source.next_data(0).expect("block status"))
+        })
+        .await
+        .expect("no panic");
+        assert!(read[..1000] == [0; 1000] && read[1000..].iter().all(|byte| *byte == 7));
+        let next = next.expect("data");
+        assert!(next.start <= (5 << 20) + 1000 && next.start >= 5 << 20, "{next:?}");
+        disk.close().await.expect("closed");
+        let left: Vec<_> = fs::read_dir(&spool).expect("the spool").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_cannot_be_opened_is_said() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let spool = directory.path().join("spool");
+        let missing = Place::Raw(directory.path().join("nothing"));
+        let err = Disk::open(&missing, &spool, "volume 1".to_owned(), true).await.err().expect("refused");
+        assert!(err.message().contains("mount_base"), "{err}");
+        let noise = directory.path().join("noise");
+        fs::write(&noise, [1; 5000]).expect("written");
+        let broken = Place::Image(noise, "qcow2".to_owned());
+        let err = Disk::open(&broken, &spool, "volume 1".to_owned(), true).await.err().expect("refused");
+        assert!(err.message().contains("qemu-nbd cannot open volume 1"), "{err}");
+    }
+}

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Doing;
 use crate::image::work as images;
-use crate::made::{Made, SCAFFOLD_KEY, TAG_KEY};
+use crate::made::{Made, SCAFFOLD_KEY};
 use crate::poll::Patience;
 use crate::volume::connection;
 use crate::volume::definition::{self, Definition, RECORD, Wanted};
@@ -29,6 +29,9 @@ use crate::{Shared, frame, kinds};
 
 /// The plugin's name.
 pub(crate) const NAME: &str = "karbor-volume-vault-plugin";
+
+/// The name of the old plugin whose bytes went through Glance: it is this one with another default.
+pub(crate) const GLANCE_NAME: &str = "karbor-volume-glance-plugin";
 
 /// The stream's name.
 const STREAM: &str = "data";
@@ -89,12 +92,31 @@ impl Default for Settings {
 struct State {
     snapshot: Option<String>,
     volume: Option<Definition>,
-    restored: Option<String>,
+}
+
+/// What a provider sets for the old plugin. How it cut the bytes is read and means nothing.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct GlanceSettings {
+    poll_interval: u32,
+    wait_limit: u32,
+    #[serde(rename = "backup_from_snapshot")]
+    _from_snapshot: Option<bool>,
+    #[serde(rename = "backup_image_object_size")]
+    _object_size: Option<u64>,
+}
+
+impl Default for GlanceSettings {
+    fn default() -> Self {
+        let Patience { poll_interval, wait_limit } = Patience::default();
+        Self { poll_interval, wait_limit, _from_snapshot: None, _object_size: None }
+    }
 }
 
 /// Stores volumes in the bank.
 #[derive(Debug)]
 struct VolumeVault {
+    name: &'static str,
     shared: Arc<Shared>,
     settings: Settings,
 }
@@ -102,17 +124,39 @@ struct VolumeVault {
 /// Makes the plugin.
 pub(crate) fn make(shared: &Arc<Shared>, settings: &Map<String, Value>) -> Result<Arc<dyn Protection>> {
     let settings = frame::settings(NAME, settings)?;
-    Ok(Arc::new(VolumeVault { shared: Arc::clone(shared), settings }))
+    Ok(Arc::new(VolumeVault { name: NAME, shared: Arc::clone(shared), settings }))
+}
+
+/// Makes the plugin under the name and with the parameters of the old one that used Glance.
+pub(crate) fn make_glance(
+    shared: &Arc<Shared>,
+    settings: &Map<String, Value>,
+) -> Result<Arc<dyn Protection>> {
+    let GlanceSettings { poll_interval, wait_limit, .. } = frame::settings(GLANCE_NAME, settings)?;
+    let settings = Settings { transport: Transport::Image, poll_interval, wait_limit, ..Settings::default() };
+    Ok(Arc::new(VolumeVault { name: GLANCE_NAME, shared: Arc::clone(shared), settings }))
 }
 
 #[async_trait]
 impl Protection for VolumeVault {
     fn describe(&self) -> Description {
         use OperationKind as Op;
-        let default_name = "The new volume's name; the original's when left out.";
+        let is_old = self.name == GLANCE_NAME;
+        let default_name = match is_old {
+            true => "The new volume's name; <checkpoint>@<volume> when left out.",
+            false => "The new volume's name; the original's when left out.",
+        };
+        let unused = "Accepted for old clients.";
+        let options = match is_old {
+            true => json!({
+                "backup_name": frame::text("Backup Name", unused),
+                "description": frame::text("Description", unused),
+            }),
+            false => json!({}),
+        };
         let deep = frame::flag("Deep", false, "Read every byte.");
         let schemas = Schemas {
-            options: frame::schema("Volume Protection Options", json!({})),
+            options: frame::schema("Volume Protection Options", options),
             restore: frame::schema("Volume Protection Restore", definition::restore_parameters(default_name)),
             verify: frame::schema("Volume Protection Verify", json!({"deep": deep})),
             saved_info: definition::saved_info("A protected volume", json!({})),
@@ -125,7 +169,7 @@ impl Protection for VolumeVault {
             (Op::Copy, &[]),
             (Op::Delete, &[]),
         ];
-        frame::describe(NAME, ResourceType::from(kinds::VOLUME), schemas, hooks)
+        frame::describe(self.name, ResourceType::from(kinds::VOLUME), schemas, hooks)
     }
 
     async fn run(&self, hook: Hook, task: &Task) -> Result<Outcome> {
@@ -142,7 +186,7 @@ impl Protection for VolumeVault {
                 Ok(Outcome::default())
             }
             (OperationKind::Restore, Hook::Main) => self.restore(&self.work(task).await?).await,
-            (OperationKind::Restore, Hook::Complete) => self.publish(&self.work(task).await?).await,
+            (OperationKind::Restore, Hook::Complete) => self.work(task).await?.publish().await,
             (OperationKind::Verify, Hook::Main) => verify(task).await,
             _ => Ok(Outcome::default()),
         }
@@ -238,7 +282,11 @@ impl VolumeVault {
         let task = work.task;
         let definition: Definition = frame::record(task, RECORD)?;
         let wanted: Wanted = frame::parameters(task)?;
-        let mut new = definition.new_volume(&wanted, &definition.name);
+        let default_name = match self.name {
+            GLANCE_NAME => format!("{}@{}", task.checkpoint, definition.id),
+            _ => definition.name.clone(),
+        };
+        let mut new = definition.new_volume(&wanted, &default_name);
         if task.dry_run {
             let plan = vec![definition::plan(work, &new).await?];
             return Ok(Outcome { plan, ..Outcome::default() });
@@ -254,7 +302,7 @@ impl VolumeVault {
         let id = match self.settings.transport {
             Transport::Attach => {
                 let id = work.volume(&made, new).await?;
-                work.volume_in(&id, &["available", "in-use"]).await?;
+                work.volume_made(&id).await?;
                 self.write_attached(work, &id, &stream).await?;
                 work.detach(&id).await?;
                 id
@@ -266,7 +314,7 @@ impl VolumeVault {
                 id
             }
         };
-        describe(work, &definition, &id).await?;
+        definition.apply(work, &id).await?;
         let restored = Restored { key: ResourceKey::new(kinds::VOLUME, id.clone()), name };
         Ok(Outcome { state: json!({"restored": id}), restored: Some(restored), ..Outcome::default() })
     }
@@ -303,20 +351,6 @@ impl VolumeVault {
         }
         disk.close().await
     }
-
-    /// Takes our tag away: from now on the volume is as the original was.
-    async fn publish(&self, work: &Work<'_>) -> Result<Outcome> {
-        if work.task.dry_run {
-            return Ok(Outcome::default());
-        }
-        let state: State = frame::state(work.task)?;
-        if let Some(id) = state.restored {
-            let removed = work.cinder.delete_metadata(&id, TAG_KEY).await;
-            removed.doing(|| format!("finishing volume {id}"))?;
-        }
-        work.remove_scaffolds().await?;
-        Ok(Outcome::default())
-    }
 }
 
 /// Has Cinder upload a volume, and stores the image's bytes.
@@ -344,24 +378,6 @@ async fn fill_image(work: &Work<'_>, definition: &Definition, stream: StreamRead
     });
     let Value::Object(document) = document else { unreachable!("an object was written") };
     images::filled(task, &glance, work.patience, &made, document, stream).await
-}
-
-/// Gives a new volume what cannot be said when it is made.
-async fn describe(work: &Work<'_>, definition: &Definition, id: &str) -> Result<()> {
-    let doing = || format!("describing volume {id}");
-    let there = work.cinder.volume(id).await.doing(doing)?;
-    for key in there.volume_image_metadata.keys() {
-        if !definition.image_metadata.contains_key(key) {
-            work.cinder.unset_image_metadata(id, key).await.doing(doing)?;
-        }
-    }
-    if !definition.image_metadata.is_empty() && there.volume_image_metadata != definition.image_metadata {
-        work.cinder.set_image_metadata(id, &definition.image_metadata).await.doing(doing)?;
-    }
-    if there.bootable != definition.bootable {
-        work.cinder.set_bootable(id, definition.bootable).await.doing(doing)?;
-    }
-    Ok(())
 }
 
 async fn verify(task: &Task) -> Result<Outcome> {

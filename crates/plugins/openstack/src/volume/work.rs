@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use karbor_openstack_client::cinder::{Attachment, Cinder, NewVolume, Snapshot, Volume};
 use karbor_openstack_client::glance::Glance;
 use karbor_openstack_client::{ErrorKind as Cause, Session};
-use karbor_plugin::{Error, ErrorKind, LedgerEntry, Result, Task};
+use karbor_plugin::{Error, ErrorKind, LedgerEntry, Outcome, Result, Task};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::Doing;
+use crate::frame;
 use crate::image::work as images;
 use crate::made::{Made, SCAFFOLD_KEY, TAG_KEY, data_of, id_of, tag_of};
 use crate::poll::{Patience, Reached, reached};
@@ -134,6 +136,11 @@ impl<'a> Work<'a> {
         made.once(self.task, || self.find_volume(&tag), make).await
     }
 
+    /// Waits until a volume of ours is made; an earlier run may have attached it already.
+    pub(crate) async fn volume_made(&self, id: &str) -> Result<Volume> {
+        self.volume_in(id, &["available", "in-use", "attaching", "reserved"]).await
+    }
+
     /// Makes the volume that is needed to read a snapshot, once, and waits until it is there.
     pub(crate) async fn volume_of_snapshot(&self, snapshot: &str, size_gib: u64) -> Result<String> {
         let made = Made::scaffold(VOLUME, "read");
@@ -145,7 +152,7 @@ impl<'a> Work<'a> {
             ..NewVolume::default()
         };
         let id = self.volume(&made, new).await?;
-        self.volume_in(&id, &["available", "in-use"]).await?;
+        self.volume_made(&id).await?;
         Ok(id)
     }
 
@@ -156,18 +163,24 @@ impl<'a> Work<'a> {
         connector: &Value,
         read_only: bool,
     ) -> Result<Attachment> {
-        let made = attachment(volume);
-        let make = async {
+        let (made, doing) = (attachment(volume), || format!("attaching volume {volume} to this machine"));
+        let make = async || {
             let taken = self.cinder.create_attachment(volume, connector, read_only).await;
-            Ok(taken.doing(|| format!("attaching volume {volume} to this machine"))?.id)
+            Ok(taken.doing(doing)?.id)
         };
-        let id = made.once(self.task, || self.find_attachment(volume), make).await?;
-        let attachment = self.cinder.attachment(&id).await.doing(|| format!("looking at attachment {id}"))?;
-        if attachment.status != "attached" {
-            let completed = self.cinder.complete_attachment(&id).await;
-            completed.doing(|| format!("attaching volume {volume} to this machine"))?;
+        let mut id = made.once(self.task, || self.find_attachment(volume), make()).await?;
+        let mut taken = self.cinder.attachment(&id).await.doing(doing)?;
+        if taken.connection_info.get("driver_volume_type").is_none() {
+            // Whoever began it did not come to its end.
+            self.remove_attachment(&id).await?;
+            made.gone(self.task).await?;
+            id = made.once(self.task, || self.find_attachment(volume), make()).await?;
+            taken = self.cinder.attachment(&id).await.doing(doing)?;
         }
-        Ok(attachment)
+        if taken.status != "attached" {
+            self.cinder.complete_attachment(&id).await.doing(doing)?;
+        }
+        Ok(taken)
     }
 
     /// Gives a volume back that was taken for this machine, and waits until it is free.
@@ -222,6 +235,8 @@ impl<'a> Work<'a> {
                     let text = format!("volume {id} could not be removed by Cinder; see its log");
                     Err(Error::new(ErrorKind::Other, text))
                 }
+                // It has just been given back.
+                "in-use" if volume.attachments.is_empty() => Ok(None),
                 "in-use" => {
                     let text = format!("volume {id} is in use and cannot be removed; detach it first");
                     Err(Error::new(ErrorKind::Conflict, text))
@@ -293,6 +308,25 @@ impl<'a> Work<'a> {
             }
         };
         self.patience.for_removal().wait(self.task, &what, ask).await
+    }
+
+    /// Ends a restore: the new volume loses our tag, so that it is as the original was.
+    pub(crate) async fn publish(&self) -> Result<Outcome> {
+        if self.task.dry_run {
+            return Ok(Outcome::default());
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct State {
+            restored: Option<String>,
+        }
+        let state: State = frame::state(self.task)?;
+        if let Some(id) = state.restored {
+            let removed = self.cinder.delete_metadata(&id, TAG_KEY).await;
+            removed.doing(|| format!("finishing volume {id}"))?;
+        }
+        self.remove_scaffolds().await?;
+        Ok(Outcome::default())
     }
 
     /// Removes everything that this operation made on the way, newest first.

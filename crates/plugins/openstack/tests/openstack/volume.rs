@@ -250,3 +250,8 @@ async fn keeps_the_contract(plugin: &'static str, settings: Value, stores_data: 
 async fn volumes_in_the_vault_keep_the_contract() {
     keeps_the_contract("karbor-volume-vault-plugin", json!({"poll_interval": 1}), true).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_through_glance_keep_the_contract() {
+    keeps_the_contract("karbor-volume-glance-plugin", json!({"poll_interval": 1}), true).await;
+}

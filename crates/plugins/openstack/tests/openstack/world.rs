@@ -1,10 +1,10 @@
-//! Two projects of a cloud: one that has things, and one that has nothing.
+//! Projects of a cloud: one that has things, one that things are shared with, and one that has nothing.
 
 use std::path::Path;
 
 use karbor_openstack_client::cinder::Cinder;
 use karbor_openstack_client::glance::Glance;
-use karbor_openstack_client::{Cloud, Ignored, Profile, Service, ServiceType, Session};
+use karbor_openstack_client::{Cloud, Ignored, Method, Profile, Service, ServiceType, Session};
 use karbor_plugin::{Access, Context, Login};
 use karbor_plugins_openstack::{OpenStack, OpenStackOptions};
 use karbor_types::ProjectId;
@@ -21,14 +21,15 @@ pub(crate) struct Tenant {
     name: String,
 }
 
-/// Two projects of a cloud, and what is needed to work there.
+/// Projects of a cloud, and what is needed to work there.
 pub(crate) struct World {
-    cloud: Cloud,
+    openstack: OpenStack,
     identity: Service,
     pub(crate) own: Tenant,
     stranger: Tenant,
+    nobody: Tenant,
     pub(crate) session: Session,
-    spool: tempfile::TempDir,
+    _spool: tempfile::TempDir,
 }
 
 impl World {
@@ -42,6 +43,7 @@ impl World {
         let identity = admin.service(ServiceType::Identity).expect("Keystone");
         let own = Tenant::create(&identity).await;
         let stranger = Tenant::create(&identity).await;
+        let nobody = Tenant::create(&identity).await;
         let login = karbor_openstack_client::Login::Password {
             user: karbor_openstack_client::User::Id(own.user.clone()),
             password: PASSWORD.into(),
@@ -49,13 +51,14 @@ impl World {
         };
         let session = Session::open(&cloud, login).await.expect("a session");
         let spool = tempfile::tempdir().expect("a directory");
-        Some(Self { cloud, identity, own, stranger, session, spool })
+        let options = OpenStackOptions { cloud, login: None, spool: spool.path().to_owned() };
+        let openstack = OpenStack::open(options);
+        Some(Self { openstack, identity, own, stranger, nobody, session, _spool: spool })
     }
 
-    /// Returns the plugins, as another process would have them.
-    pub(crate) fn openstack(&self) -> OpenStack {
-        let spool = self.spool.path().to_owned();
-        OpenStack::open(OpenStackOptions { cloud: self.cloud.clone(), login: None, spool })
+    /// Returns the plugins. Their sessions are kept, as a process keeps them: each login costs a second.
+    pub(crate) fn openstack(&self) -> &OpenStack {
+        &self.openstack
     }
 
     pub(crate) fn context(&self) -> Context {
@@ -64,6 +67,11 @@ impl World {
 
     pub(crate) fn stranger(&self) -> Context {
         self.stranger.context()
+    }
+
+    /// Returns a project that nothing was ever shared with.
+    pub(crate) fn nobody(&self) -> Context {
+        self.nobody.context()
     }
 
     pub(crate) fn cinder(&self) -> Cinder {
@@ -76,7 +84,7 @@ impl World {
 
     /// Removes the projects; what was in them is gone by then.
     pub(crate) async fn close(self) {
-        for tenant in [self.own, self.stranger] {
+        for tenant in [self.own, self.stranger, self.nobody] {
             for path in [["users", &tenant.user], ["projects", &tenant.project]] {
                 self.identity.delete(Service::path(&path)).await.expect("removed");
             }
@@ -84,14 +92,19 @@ impl World {
     }
 }
 
+/// Makes something that has a name of its own, again if the connection broke.
+async fn made(identity: &Service, path: &str, body: &Value) -> Value {
+    identity.request(Method::POST, path).json(body).idempotent().read().await.expect("it is made")
+}
+
 impl Tenant {
     async fn create(identity: &Service) -> Self {
         let name = format!("kit-{}", Uuid::new_v4());
         let project = json!({"project": {"name": name, "domain_id": "default"}});
-        let project: Value = identity.post("/projects", &project).await.expect("a project");
+        let project: Value = made(identity, "/projects", &project).await;
         let project = project["project"]["id"].as_str().expect("an id").to_owned();
         let user = json!({"user": {"name": name, "domain_id": "default", "password": PASSWORD}});
-        let user: Value = identity.post("/users", &user).await.expect("a user");
+        let user: Value = made(identity, "/users", &user).await;
         let user = user["user"]["id"].as_str().expect("an id").to_owned();
         let roles: Value = identity.get("/roles").await.expect("roles");
         let roles = roles["roles"].as_array().expect("a list");
