@@ -1,4 +1,4 @@
-//! Object storage behind one trait: file system, S3, memory; wrappers that limit, count, retry and fail.
+//! Object storage behind one trait: file system, S3, Swift, memory; wrappers that limit, count, retry and fail.
 //!
 //! Invariant: an object is never changed after it was put, and no partial object is ever visible.
 //! Keys are relative paths of `[A-Za-z0-9._-]` segments joined by `/`; [`Key`] checks that once, so that no
@@ -12,6 +12,8 @@ mod key;
 mod memory;
 #[cfg(feature = "s3")]
 mod s3;
+#[cfg(feature = "swift")]
+mod swift;
 mod url;
 pub mod wrap;
 
@@ -28,6 +30,8 @@ pub use key::{InvalidKey, Key};
 pub use memory::MemoryBank;
 #[cfg(feature = "s3")]
 pub use s3::{S3Bank, S3Credentials, S3Location, S3Options};
+#[cfg(feature = "swift")]
+pub use swift::{SwiftBank, SwiftLocation, SwiftOptions};
 pub use url::{BankUrl, InvalidUrl, OpenOptions, create_url, open_url};
 
 /// Stores objects under keys.

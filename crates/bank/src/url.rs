@@ -11,6 +11,8 @@ use std::sync::Arc;
 use crate::{Bank, Error, FileSystemBank, MemoryBank, Result};
 #[cfg(feature = "s3")]
 use crate::{S3Bank, S3Options};
+#[cfg(feature = "swift")]
+use crate::{SwiftBank, SwiftLocation, SwiftOptions};
 
 /// Where a bank is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,9 @@ pub enum BankUrl {
     /// `s3://bucket[/prefix][?endpoint=…&region=…&path-style=true|false]`.
     #[cfg(feature = "s3")]
     S3(crate::S3Location),
+    /// `swift://container[/prefix][?cloud=…&region=…&container-per-account=true&consistent-listing=true]`.
+    #[cfg(feature = "swift")]
+    Swift(SwiftLocation),
 }
 
 /// A text that names no bank.
@@ -32,7 +37,7 @@ pub enum InvalidUrl {
     #[error("a bank needs a path or a URL")]
     Empty,
     /// What comes before `://` is not known.
-    #[error("`{scheme}` is not a kind of bank: there are a plain path, file://, s3:// and memory:")]
+    #[error("`{scheme}` is not a kind of bank: there are a plain path, file://, s3://, swift:// and memory:")]
     Scheme {
         /// What comes before `://`.
         scheme: String,
@@ -43,6 +48,9 @@ pub enum InvalidUrl {
     /// No bucket, or one with characters that a bucket's name cannot have.
     #[error("an S3 URL needs a bucket: s3://bucket/prefix")]
     Bucket,
+    /// No container, or one with characters that are not used in the names of containers.
+    #[error("a Swift URL needs a container: swift://container/prefix")]
+    Container,
     /// A prefix that is not a valid start of a key.
     #[error("`{prefix}` cannot be the prefix of a bank's keys")]
     Prefix {
@@ -52,6 +60,14 @@ pub enum InvalidUrl {
     /// A parameter that is not known.
     #[error("`{name}` is not a parameter of an S3 URL: there are endpoint, region and path-style")]
     Parameter {
+        /// Its name.
+        name: String,
+    },
+    /// A parameter that is not known.
+    #[error(
+        "`{name}` is not a parameter of a Swift URL: there are cloud, region, container-per-account and consistent-listing"
+    )]
+    SwiftParameter {
         /// Its name.
         name: String,
     },
@@ -72,15 +88,23 @@ pub struct OpenOptions {
     /// How to talk to S3.
     #[cfg(feature = "s3")]
     pub s3: S3Options,
+    /// How to talk to Swift.
+    #[cfg(feature = "swift")]
+    pub swift: SwiftOptions,
 }
 
 impl OpenOptions {
     /// Takes credentials, and what URLs leave open, from the environment; `variable` looks one up.
-    #[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "no other bank needs any"))]
+    #[cfg_attr(
+        not(any(feature = "s3", feature = "swift")),
+        expect(unused_variables, reason = "no other bank needs any")
+    )]
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
         Self {
             #[cfg(feature = "s3")]
-            s3: S3Options::from_environment(variable),
+            s3: S3Options::from_environment(&variable),
+            #[cfg(feature = "swift")]
+            swift: SwiftOptions::from_environment(&variable),
         }
     }
 }
@@ -94,15 +118,24 @@ pub async fn open_url(url: &BankUrl, options: &OpenOptions) -> Result<Arc<dyn Ba
     open(url, options, FileSystemBank::open).await
 }
 
-/// Opens a bank, and makes the directory one if it is none. Buckets are not created.
+/// Opens a bank, and makes the directory one if it is none, or the container. Buckets are not created.
 ///
 /// # Errors
-/// As [`open_url`], or when the directory cannot be created.
+/// As [`open_url`], or when the directory or the container cannot be created.
 pub async fn create_url(url: &BankUrl, options: &OpenOptions) -> Result<Arc<dyn Bank>> {
+    #[cfg(feature = "swift")]
+    if let BankUrl::Swift(location) = url {
+        let bank = SwiftBank::open(location.clone(), &options.swift)?;
+        bank.create().await?;
+        return Ok(Arc::new(bank));
+    }
     open(url, options, FileSystemBank::create).await
 }
 
-#[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "no other bank needs any"))]
+#[cfg_attr(
+    not(any(feature = "s3", feature = "swift")),
+    expect(unused_variables, reason = "no other bank needs any")
+)]
 async fn open(
     url: &BankUrl,
     options: &OpenOptions,
@@ -120,6 +153,8 @@ async fn open(
         }
         #[cfg(feature = "s3")]
         BankUrl::S3(location) => Ok(Arc::new(S3Bank::open(location.clone(), &options.s3)?)),
+        #[cfg(feature = "swift")]
+        BankUrl::Swift(location) => Ok(Arc::new(SwiftBank::open(location.clone(), &options.swift)?)),
     }
 }
 
@@ -137,6 +172,8 @@ impl FromStr for BankUrl {
             Some(("file", _)) => Err(InvalidUrl::File),
             #[cfg(feature = "s3")]
             Some(("s3", rest)) => parse_s3(rest).map(Self::S3),
+            #[cfg(feature = "swift")]
+            Some(("swift", rest)) => parse_swift(rest).map(Self::Swift),
             Some((scheme, _)) => Err(InvalidUrl::Scheme { scheme: scheme.to_owned() }),
         }
     }
@@ -149,6 +186,8 @@ impl fmt::Display for BankUrl {
             Self::Directory(path) => path.display().fmt(f),
             #[cfg(feature = "s3")]
             Self::S3(location) => location.fmt(f),
+            #[cfg(feature = "swift")]
+            Self::Swift(location) => location.fmt(f),
         }
     }
 }
@@ -186,6 +225,41 @@ fn parse_s3(rest: &str) -> Result<crate::S3Location, InvalidUrl> {
             "region" => location.region = Some(value),
             "path-style" => location.path_style = Some(value.parse().map_err(|_| invalid())?),
             _ => return Err(InvalidUrl::Parameter { name: name.to_owned() }),
+        }
+    }
+    Ok(location)
+}
+
+#[cfg(feature = "swift")]
+fn parse_swift(rest: &str) -> Result<SwiftLocation, InvalidUrl> {
+    let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let (container, prefix) = place.split_once('/').unwrap_or((place, ""));
+    if container.contains('@') {
+        return Err(InvalidUrl::Credentials);
+    }
+    let is_container = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if container.is_empty() || container.len() > 128 || !container.bytes().all(is_container) {
+        return Err(InvalidUrl::Container);
+    }
+    let prefix = prefix.trim_end_matches('/');
+    if !prefix.is_empty() && crate::Key::new(prefix).is_err() {
+        return Err(InvalidUrl::Prefix { prefix: prefix.to_owned() });
+    }
+    let mut location = SwiftLocation {
+        container: container.to_owned(),
+        prefix: prefix.to_owned(),
+        ..SwiftLocation::default()
+    };
+    for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let invalid = || InvalidUrl::Value { name: name.to_owned() };
+        let value = decoded(value).filter(|value| !value.is_empty()).ok_or_else(invalid)?;
+        match name {
+            "cloud" => location.cloud = Some(value),
+            "region" => location.region = Some(value),
+            "container-per-account" => location.per_account = value.parse().map_err(|_| invalid())?,
+            "consistent-listing" => location.consistent_listing = value.parse().map_err(|_| invalid())?,
+            _ => return Err(InvalidUrl::SwiftParameter { name: name.to_owned() }),
         }
     }
     Ok(location)
@@ -238,6 +312,25 @@ mod tests {
         check("file://srv/bank", Err(InvalidUrl::File));
         check("file:///srv/%zz", Err(InvalidUrl::File));
         check("ftp://host/x", Err(InvalidUrl::Scheme { scheme: "ftp".to_owned() }));
+    }
+
+    #[cfg(feature = "swift")]
+    #[test]
+    fn containers_are_banks() {
+        check("swift://karbor", Ok("swift://karbor"));
+        let full = "swift://c/a/b?cloud=x&region=r&container-per-account=true&consistent-listing=true";
+        check(full, Ok(full));
+        check("swift://c/?container-per-account=false", Ok("swift://c"));
+        check("swift://", Err(InvalidUrl::Container));
+        check("swift://a%2Fb", Err(InvalidUrl::Container));
+        check("swift://user:secret@c", Err(InvalidUrl::Credentials));
+        check("swift://c/../x", Err(InvalidUrl::Prefix { prefix: "../x".to_owned() }));
+        check("swift://c?cloud", Err(InvalidUrl::Value { name: "cloud".to_owned() }));
+        check(
+            "swift://c?consistent-listing=y",
+            Err(InvalidUrl::Value { name: "consistent-listing".to_owned() }),
+        );
+        check("swift://c?password=x", Err(InvalidUrl::SwiftParameter { name: "password".to_owned() }));
     }
 
     #[cfg(feature = "s3")]

@@ -1,6 +1,7 @@
 //! What can go wrong with a call: a kind the caller decides on, the service, what was asked, the service's reason.
 
 use std::fmt;
+use std::time::Duration;
 
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
@@ -22,6 +23,7 @@ struct Parts {
     status: Option<StatusCode>,
     request_id: Option<String>,
     reason: String,
+    asked_pause: Option<Duration>,
     source: Option<Source>,
 }
 
@@ -71,6 +73,7 @@ impl Error {
             status: None,
             request_id: None,
             reason: reason.into(),
+            asked_pause: None,
             source: None,
         }))
     }
@@ -78,6 +81,11 @@ impl Error {
     pub(crate) fn with_status(mut self, status: StatusCode, request_id: Option<String>) -> Self {
         self.0.status = Some(status);
         self.0.request_id = request_id;
+        self
+    }
+
+    pub(crate) fn with_asked_pause(mut self, pause: Option<Duration>) -> Self {
+        self.0.asked_pause = pause;
         self
     }
 
@@ -126,6 +134,11 @@ impl Error {
         &self.0.reason
     }
 
+    /// Returns how long the service asked us to wait before the next call.
+    pub fn asked_pause(&self) -> Option<Duration> {
+        self.0.asked_pause
+    }
+
     /// Returns whether there is no such thing.
     pub fn is_not_found(&self) -> bool {
         self.0.kind == ErrorKind::NotFound
@@ -134,7 +147,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts { kind: _, service, doing, status, request_id, reason, source: _ } = &*self.0;
+        let Parts { kind: _, service, doing, status, request_id, reason, asked_pause: _, source: _ } =
+            &*self.0;
         write!(f, "{service}: {doing}: {reason}")?;
         match (status, request_id) {
             (Some(status), Some(id)) => write!(f, " ({}, request {id})", status.as_u16()),

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::catalog::ServiceType;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::service::Service;
 use crate::session::Session;
 
@@ -42,21 +42,27 @@ impl Keystone {
         session.service(ServiceType::Identity).map(Self)
     }
 
-    /// Lets another user do in our place what we may do in our project, until the trust is deleted.
+    /// Lets another user do in our place what we may do in our project, until that second (of the Unix epoch) or until
+    /// the trust is deleted.
     ///
     /// # Errors
     /// Those of Keystone: [`crate::ErrorKind::Denied`] if the session is itself by a trust, or by an application
     /// credential that is restricted.
-    pub async fn create_trust(&self, trustee_user_id: &str) -> Result<Trust> {
+    pub async fn create_trust(&self, trustee_user_id: &str, expires_at: i64) -> Result<Trust> {
         let session = self.0.session();
         let identity = session.identity();
         let roles: Vec<_> = identity.roles.iter().map(|name| json!({"name": name})).collect();
+        let expires_at = jiff::Timestamp::from_second(expires_at).map_err(|_| {
+            let reason = "no trust can end at that time";
+            Error::new(ErrorKind::Invalid, "identity", "POST /OS-TRUST/trusts", reason)
+        })?;
         let body = json!({"trust": {
             "trustor_user_id": identity.user_id,
             "trustee_user_id": trustee_user_id,
             "project_id": session.project_id()?,
             "impersonation": true,
             "roles": roles,
+            "expires_at": format!("{expires_at:.6}"),
         }});
         let document: TrustDocument = self.0.post("/OS-TRUST/trusts", &body).await?;
         Ok(document.trust)

@@ -27,6 +27,7 @@ pub mod keystone;
 pub mod manila;
 pub mod neutron;
 pub mod nova;
+pub mod swift;
 
 pub use catalog::{Interface, ServiceType};
 pub use cloud::{Cloud, CloudSettings};

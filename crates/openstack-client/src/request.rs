@@ -176,17 +176,23 @@ impl Request {
     /// # Errors
     /// Those of the service, or of the source of the bytes.
     pub async fn upload(self, upload: Upload) -> Result<Response> {
-        let mut persistence = Persistence::new(&self);
-        let (request, token) = self.prepared(&mut persistence).await?;
-        let permit = self.permit(Lane::Streams).await;
+        let mut persistence = Persistence::impatient(&self);
+        self.attempt_upload(&mut persistence, upload).await.map_err(Failure::into_error)
+    }
+
+    async fn attempt_upload(
+        &self,
+        persistence: &mut Persistence<'_>,
+        upload: Upload,
+    ) -> Result<Response, Failure> {
+        let (request, token) = self.prepared(persistence).await.map_err(Failure::Final)?;
+        let _permit = self.permit(Lane::Streams).await;
         let doing = self.doing();
         let settings = self.service.session().cloud().settings();
         let silence = settings.stall_timeout.max(settings.request_timeout);
-        let sent = upload.send(request, silence, self.service.kind().name(), &doing).await?;
-        let answered = self.answered(sent, &token).await.map_err(Failure::into_error)?;
-        let response = self.whole(answered).await.map_err(Failure::into_error);
-        drop(permit);
-        response
+        let sent = upload.send(request, silence, self.service.kind().name(), &doing).await;
+        let answered = self.answered(sent.map_err(Failure::Final)?, &token).await?;
+        self.whole(answered).await
     }
 
     async fn attempt_whole(&self, persistence: &mut Persistence<'_>) -> Result<Response, Failure> {
@@ -353,6 +359,34 @@ impl Once {
             }
         }
     }
+
+    /// Makes the call and gives the bytes of the answer as they come.
+    ///
+    /// # Errors
+    /// Those of the service, until the first byte has come.
+    pub async fn download(self) -> Result<Download> {
+        let mut persistence = Persistence::impatient(&self.0);
+        loop {
+            match self.0.attempt_download(&mut persistence).await {
+                Ok(download) => return Ok(download),
+                Err(failure) => persistence.after(failure).await?,
+            }
+        }
+    }
+
+    /// Makes the call with bytes that can be had again, should the token be refused.
+    ///
+    /// # Errors
+    /// Those of the service, or of the source of the bytes.
+    pub async fn upload(self, bytes: impl Fn() -> Upload + Send + Sync) -> Result<Response> {
+        let mut persistence = Persistence::impatient(&self.0);
+        loop {
+            match self.0.attempt_upload(&mut persistence, bytes()).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => persistence.after(failure).await?,
+            }
+        }
+    }
 }
 
 /// What is remembered between the attempts of one call.
@@ -442,7 +476,9 @@ pub(crate) fn refused(
     let id = ["x-openstack-request-id", "x-compute-request-id", "x-trans-id"]
         .iter()
         .find_map(|name| headers.get(*name)?.to_str().ok());
-    Error::new(kind, service, doing, reason).with_status(status, id.map(str::to_owned))
+    Error::new(kind, service, doing, reason)
+        .with_status(status, id.map(str::to_owned))
+        .with_asked_pause(retry::asked_pause(headers))
 }
 
 /// Turns a missing answer into a failure.

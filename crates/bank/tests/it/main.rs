@@ -6,6 +6,8 @@ mod crash;
 mod file_system;
 mod s3;
 mod s3_server;
+mod swift;
+mod swift_server;
 mod wrappers;
 
 use bytes::Bytes;

@@ -151,7 +151,7 @@ async fn attaching_finds_a_store_that_can_do_everything() {
     let server = S3Server::start().await;
     let text = format!("{}&region=us-east-1", server.location("p"));
     let url: BankUrl = text.parse().expect("it is one");
-    let options = OpenOptions { s3: S3Server::options("secret") };
+    let options = OpenOptions { s3: S3Server::options("secret"), ..OpenOptions::default() };
     let opened = open_url(&url, &options).await.expect("the settings are complete");
     let retries = RetryOptions { first_delay_ms: 1, ..RetryOptions::default() };
     let bank = Retrying::new(opened, retries, 1);
