@@ -1,5 +1,6 @@
 //! Who asks.
 
+use karbor_plugin::Access;
 use karbor_policy::Attributes;
 use karbor_types::{ProjectId, UserId};
 use serde_json::json;
@@ -23,6 +24,8 @@ pub struct Principal {
     pub roles: Vec<String>,
     /// Whether they are an administrator whatever the policy says: only where nobody is identified at all.
     pub is_admin: bool,
+    /// What they showed, where it can be used to reach the cloud.
+    pub access: Access,
 }
 
 impl Principal {
@@ -37,6 +40,7 @@ impl Principal {
             user_domain: None,
             roles: roles.into_iter().collect(),
             is_admin: false,
+            access: Access::None,
         }
     }
 
@@ -73,6 +77,8 @@ pub struct Caller {
     /// Whether another project's checkpoint does not exist for them. Without it they are told that it is not theirs,
     /// which is what old clients know.
     pub conceals: bool,
+    /// By what right the cloud is reached while the request is answered.
+    pub access: Access,
     /// What the policy sees of them.
     pub(crate) credentials: Attributes,
 }
@@ -87,6 +93,7 @@ impl Caller {
             is_admin,
             request_id,
             conceals: false,
+            access: principal.access,
             credentials,
         }
     }

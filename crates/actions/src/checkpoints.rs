@@ -2,7 +2,8 @@
 
 use karbor_plugin::Provider;
 use karbor_store::{
-    Checkpoint, CheckpointColumn, CheckpointQuery, Filter, NewCheckpoint, NewOperation, PlanSnapshot,
+    Checkpoint, CheckpointColumn, CheckpointQuery, DelegationOwner, Filter, NewCheckpoint, NewOperation,
+    PlanSnapshot,
 };
 use karbor_types::{
     CheckpointEvent, CheckpointId, CheckpointState, Instant, OperationId, OperationKind, OperationLogId,
@@ -102,7 +103,10 @@ impl Actions {
             ..self.new_operation(OperationId::from(id), OperationKind::Protect, caller, &plan.project)
         };
         let quota = &self.settings().quota;
-        let made = self.store().create_checkpoint(&checkpoint, &operation, quota, self.now()).await?;
+        let owner = DelegationOwner::Operation(operation.id);
+        let queue =
+            async { Ok(self.store().create_checkpoint(&checkpoint, &operation, quota, self.now()).await?) };
+        let made = self.entrusted(caller, owner, &checkpoint.project, None, queue).await?;
         self.wake();
         info!(checkpoint.id = %id, plan.id = %made.plan.id, project.id = %made.project, "Queued checkpoint {id}");
         Ok(made)
@@ -199,12 +203,16 @@ impl Actions {
                 &checkpoint.project,
             )
         };
-        self.store().start_delete(id, &operation, self.now()).await.map_err(|err| {
-            match Error::from(err) {
-                Error::Conflict { .. } => Error::conflict(refusal_to_delete(&checkpoint)),
-                err => err,
-            }
-        })?;
+        let queue = async {
+            self.store().start_delete(id, &operation, self.now()).await.map_err(|err| {
+                match Error::from(err) {
+                    Error::Conflict { .. } => Error::conflict(refusal_to_delete(&checkpoint)),
+                    err => err,
+                }
+            })
+        };
+        let owner = DelegationOwner::Operation(operation.id);
+        self.entrusted(caller, owner, &checkpoint.project, None, queue).await?;
         self.wake();
         info!(checkpoint.id = %id, project.id = %checkpoint.project, "Queued the deletion of checkpoint {id}");
         Ok(operation.id)

@@ -16,6 +16,7 @@ mod bank_index;
 mod caller;
 mod checkpoints;
 mod copies;
+mod delegations;
 mod error;
 mod list;
 mod operation_logs;
@@ -35,7 +36,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use karbor_plugin::{Access, Context, Registry};
+use karbor_plugin::{Context, Registry};
 use karbor_store::Store;
 use karbor_types::{CheckpointId, Instant, ProjectId};
 use uuid::Uuid;
@@ -46,6 +47,7 @@ pub use bank_index::Refreshed;
 pub use caller::{Caller, Principal};
 pub use checkpoints::{CheckpointFilter, NewCheckpointRequest, Reset};
 pub use copies::{Copied, CopyRequest};
+pub use delegations::{DelegationError, Delegations};
 pub use error::{Error, Kind, Result};
 pub use list::{ListRequest, Page};
 pub use operations::{OperationView, ResourceResult, StepView};
@@ -60,7 +62,7 @@ pub use triggers::{Asked, MAX_PREVIEW, NewTrigger, Preview, TriggerChange, Trigg
 pub use verifications::NewVerificationRequest;
 
 // What actions take and give back, so that a front end needs no other room of the house.
-pub use karbor_plugin::Provider;
+pub use karbor_plugin::{Access, Login, Provider};
 pub use karbor_store::{
     Checkpoint, Direction, Limit, Operation, OperationLog, OperationProgress, Plan, QuotaResource, Quotas,
     Restore, ScheduledOperation, Service, ServiceStatus, Trigger, Usage, Verification,
@@ -165,6 +167,7 @@ pub struct Actions {
 struct Inner {
     parts: Parts,
     looks: bank_index::LastLooks,
+    delegations: Option<Arc<dyn Delegations>>,
 }
 
 impl std::ops::Deref for Inner {
@@ -184,7 +187,16 @@ impl fmt::Debug for Actions {
 impl Actions {
     /// Makes the actions.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(Inner { parts, looks: bank_index::LastLooks::default() }) }
+        let looks = bank_index::LastLooks::default();
+        Self { parts: Arc::new(Inner { parts, looks, delegations: None }) }
+    }
+
+    /// Lets operations act for their callers after the requests have ended.
+    #[must_use]
+    pub fn with_delegations(self, delegations: Arc<dyn Delegations>) -> Self {
+        let parts = self.parts.parts.clone();
+        let looks = bank_index::LastLooks::default();
+        Self { parts: Arc::new(Inner { parts, looks, delegations: Some(delegations) }) }
     }
 
     /// Makes a caller of somebody who was identified: the policy says whether they are an administrator.
@@ -233,7 +245,7 @@ impl Actions {
             project: caller.project.clone(),
             user: Some(caller.user.clone()),
             request_id: Some(caller.request_id.clone()),
-            access: Access::None,
+            access: caller.access.clone(),
         }
     }
 }

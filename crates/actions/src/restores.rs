@@ -1,8 +1,10 @@
 //! Restores: bring a checkpoint back, or find out what that would do.
 
-use karbor_plugin::Provider;
+use karbor_plugin::{Login, Provider};
 use karbor_policy::Attributes;
-use karbor_store::{Checkpoint, Filter, NewOperation, NewRestore, Operation, Restore, RestoreColumn};
+use karbor_store::{
+    Checkpoint, DelegationOwner, Filter, NewOperation, NewRestore, Operation, Restore, RestoreColumn,
+};
 use karbor_types::{
     CheckpointId, CheckpointState, Graph, OperationId, OperationKind, OperationRequest, Parameters,
     ProviderId, RestoreId,
@@ -25,6 +27,8 @@ pub struct NewRestoreRequest {
     pub parameters: Parameters,
     /// Where to, as the client wrote it; kept and shown.
     pub target: Option<String>,
+    /// The credentials for there; kept sealed until the restore has ended, and never shown.
+    pub login: Option<Login>,
 }
 
 /// A restore, or the dry run of one.
@@ -63,7 +67,7 @@ impl Actions {
             project: caller.project.clone(),
             provider: request.provider,
             checkpoint: request.checkpoint,
-            target: request.target,
+            target: request.target.clone(),
             parameters: parameters.clone(),
         };
         let operation = NewOperation {
@@ -73,7 +77,9 @@ impl Actions {
             request: request_of(caller, OperationRequest { parameters, ..OperationRequest::default() }),
             ..self.new_operation(OperationId(id.0), OperationKind::Restore, caller, &caller.project)
         };
-        let made = self.store().create_restore(&restore, &operation, self.now()).await?;
+        let owner = DelegationOwner::Operation(operation.id);
+        let queue = async { Ok(self.store().create_restore(&restore, &operation, self.now()).await?) };
+        let made = self.entrusted(caller, owner, &restore.project, request.login.as_ref(), queue).await?;
         self.wake();
         info!(
             restore.id = %id, checkpoint.id = %checkpoint.id, project.id = %made.project,
@@ -98,7 +104,9 @@ impl Actions {
             log: None,
             ..self.new_operation(OperationId(self.new_id()), OperationKind::Restore, caller, &caller.project)
         };
-        let operation = self.store().create_operation(&operation, self.now()).await?;
+        let owner = DelegationOwner::Operation(operation.id);
+        let queue = async { Ok(self.store().create_operation(&operation, self.now()).await?) };
+        let operation = self.entrusted(caller, owner, &caller.project, request.login.as_ref(), queue).await?;
         self.wake();
         Ok(DryRun { operation, target: request.target, parameters })
     }

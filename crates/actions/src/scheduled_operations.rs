@@ -1,7 +1,7 @@
 //! Scheduled operations: what is done when a trigger fires.
 
 use karbor_policy::Attributes;
-use karbor_store::{Filter, ScheduledOperation, ScheduledOperationColumn};
+use karbor_store::{DelegationOwner, Filter, ScheduledOperation, ScheduledOperationColumn};
 use karbor_types::{PlanId, ProviderId, ScheduledOperationId, TriggerId};
 use serde_json::{Map, Value, json};
 
@@ -66,7 +66,9 @@ impl Actions {
             created_at: self.now(),
             updated_at: None,
         };
-        self.store().create_scheduled_operation(&operation).await?;
+        let owner = DelegationOwner::ScheduledOperation(operation.id);
+        let queue = async { Ok(self.store().create_scheduled_operation(&operation).await?) };
+        self.entrusted(caller, owner, &operation.project, None, queue).await?;
         Ok(operation)
     }
 

@@ -1,7 +1,9 @@
 //! Verifications: check that a checkpoint is whole.
 
 use karbor_policy::Attributes;
-use karbor_store::{Filter, NewOperation, NewVerification, Verification, VerificationColumn};
+use karbor_store::{
+    DelegationOwner, Filter, NewOperation, NewVerification, Verification, VerificationColumn,
+};
 use karbor_types::{
     CheckpointId, OperationId, OperationKind, OperationRequest, Parameters, ProviderId, Thoroughness,
     VerificationId,
@@ -58,7 +60,10 @@ impl Actions {
             request: request_of(caller, wish),
             ..self.new_operation(OperationId(id.0), kind, caller, &caller.project)
         };
-        let made = self.store().create_verification(&verification, &operation, self.now()).await?;
+        let owner = DelegationOwner::Operation(operation.id);
+        let queue =
+            async { Ok(self.store().create_verification(&verification, &operation, self.now()).await?) };
+        let made = self.entrusted(caller, owner, &verification.project, None, queue).await?;
         self.wake();
         info!(
             verification.id = %id, checkpoint.id = %checkpoint.id, project.id = %made.project,

@@ -44,6 +44,7 @@ pub(crate) enum ObjectKind {
     Index,
     Commit,
     Slot,
+    Secret,
 }
 
 impl ObjectKind {
@@ -53,6 +54,7 @@ impl ObjectKind {
             Self::Index => b"KARBORIX",
             Self::Commit => b"KARBORCM",
             Self::Slot => b"KARBORKS",
+            Self::Secret => b"KARBORSE",
         }
     }
 
@@ -64,6 +66,7 @@ impl ObjectKind {
             Self::Index => b"karbor format 1 seal index segment",
             Self::Commit => b"karbor format 1 seal commit record",
             Self::Slot => b"karbor format 1 wrap account key",
+            Self::Secret => b"karbor format 1 seal secret",
         }
     }
 
@@ -73,13 +76,14 @@ impl ObjectKind {
             Self::Index => "index segment header",
             Self::Commit => "commit record header",
             Self::Slot => "key slot header",
+            Self::Secret => "secret header",
         }
     }
 
     const fn code(self) -> u8 {
         match self {
             Self::Pack(kind) => kind.code(),
-            Self::Index | Self::Commit | Self::Slot => 0,
+            Self::Index | Self::Commit | Self::Slot | Self::Secret => 0,
         }
     }
 }

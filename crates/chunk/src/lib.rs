@@ -24,6 +24,7 @@ mod manifest;
 mod name;
 mod pack;
 mod seal;
+mod secret;
 mod session;
 mod slot;
 
@@ -42,6 +43,7 @@ pub use manifest::{
 };
 pub use name::{ChunkId, Namer, ObjectHash};
 pub use pack::{FinishedPack, PackBuilder, PackEntry, PackInfo, PackOpener, PackOutline, PackTail, TailStep};
+pub use secret::{open_secret, seal_secret};
 pub use session::SessionId;
 pub use slot::KeySlot;
 

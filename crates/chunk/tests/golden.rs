@@ -13,7 +13,7 @@ use karbor_chunk::{
     Decompressor, Entropy, FinishedPack, IndexBuilder, IndexDecoder, IndexItem, KeySlot, ManifestBuilder,
     ManifestCursor, ManifestEntry, MarkerKind, MasterKey, NewNode, ObjectHash, PackBuilder, PackKind,
     PackOpener, PackOutline, PackRef, PackTail, Piece, ResourceRecord, Salt, SeededEntropy, SessionId,
-    StreamRecord, StreamRoot, StreamStats, TailStep, fuzz,
+    StreamRecord, StreamRoot, StreamStats, TailStep, fuzz, open_secret, seal_secret,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -165,6 +165,7 @@ fn write_all() -> BTreeMap<&'static str, Vec<u8>> {
     let index = index.finish(&key, salt(32)).expect("it lists packs");
     let commit = commit_record(small_root).seal(&key, &fuzz::session_id(), salt(33)).expect("a small record");
     let slot = KeySlot::wrap(&master(), ACCOUNT, &key, salt(34)).expect("a key");
+    let secret = seal_secret(&master(), "operation 1", b"open sesame", salt(35)).expect("a short secret");
     let leaf = small.last().expect("a root");
     let inner = large.last().expect("a root");
     BTreeMap::from([
@@ -173,6 +174,7 @@ fn write_all() -> BTreeMap<&'static str, Vec<u8>> {
         ("index", index.bytes),
         ("commit", commit),
         ("slot", slot.to_bytes()),
+        ("secret", secret),
         ("node-leaf", leaf.bytes.clone()),
         ("node-inner", inner.bytes.clone()),
     ])
@@ -307,6 +309,13 @@ fn a_manifest_of_9_tib_of_format_1_is_walked_through_three_levels() {
         }
     }
     assert_eq!(found, [3 << 40, (6 << 40) + (1 << 20), (9 << 40) + (2 << 20)]);
+}
+
+#[test]
+fn a_secret_of_format_1_is_opened() {
+    let secret =
+        open_secret(&[master()], "operation 1", &golden("secret")).expect("it is sealed by that key");
+    assert_eq!(secret.as_slice(), b"open sesame");
 }
 
 #[test]

@@ -22,7 +22,7 @@ mod source;
 mod target;
 mod write;
 
-pub use karbor_chunk::{Entropy, MasterKey, SystemEntropy};
+pub use karbor_chunk::{Entropy, MasterKey, Salt, SystemEntropy, open_secret, seal_secret};
 pub use karbor_sweep::SessionId;
 
 pub use account::{Account, AccountOptions};

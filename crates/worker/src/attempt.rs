@@ -29,6 +29,8 @@ pub(crate) struct Attempt {
     pub(crate) request: OperationRequest,
     /// Why this attempt only lets go of what earlier ones began: there were too many of them.
     pub(crate) hopeless: Option<Failure>,
+    /// By what right a cloud is reached.
+    pub(crate) access: Access,
 }
 
 /// What an operation came to, to be written as its end.
@@ -69,12 +71,21 @@ pub(crate) async fn run(shared: Arc<Shared>, lease: Lease, operation: Operation)
             format!("given up after {limit} attempts, of which none came to its end; see the service's log");
         Failure::new(ErrorKind::Other, text)
     });
-    let attempt = Arc::new(Attempt { shared, lease, operation, request, hopeless });
+    let (access, hopeless, without) = match shared.rights.of(id).await {
+        Ok(access) => (access, hopeless, None),
+        Err(err) if err.kind().is_retryable() => (Access::None, hopeless, Some(Stop::from(err))),
+        // What earlier attempts began is still let go of.
+        Err(err) => (Access::None, hopeless.or_else(|| Some(err.into())), None),
+    };
+    let attempt = Arc::new(Attempt { shared, lease, operation, request, hopeless, access });
     let _running = attempt.shared.metrics.running(kind);
     attempt.pass(Place::Claimed).await;
-    let stop = match attempt.work(malformed).await {
-        Ok(()) => return,
-        Err(stop) => stop,
+    let stop = match without {
+        Some(stop) => stop,
+        None => match attempt.work(malformed).await {
+            Ok(()) => return,
+            Err(stop) => stop,
+        },
     };
     match attempt.give_up(stop).await {
         Ok(()) => {}
@@ -281,7 +292,7 @@ impl Attempt {
             project: self.operation.project.clone(),
             user: self.operation.user.clone(),
             request_id: self.request.request_id.clone(),
-            access: Access::None,
+            access: self.access.clone(),
         }
     }
 

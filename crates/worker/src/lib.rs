@@ -36,6 +36,7 @@ mod protect;
 mod record;
 mod report;
 mod restore;
+mod rights;
 mod service;
 mod stop;
 mod sweep;
@@ -47,6 +48,7 @@ pub use config::WorkerConfig;
 pub use crash::{CRASH_POINTS, CrashPoints, UnknownCrashPoint};
 pub use error::{Error, Result};
 pub use metrics::WorkerMetrics;
+pub use rights::Rights;
 pub use service::{Clock, Dependencies, Worker, WorkerHandle};
 
 #[cfg(test)]

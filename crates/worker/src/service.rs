@@ -17,6 +17,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 use crate::backoff::Backoff;
 use crate::crash::CrashPoints;
 use crate::lease::{Keeping, Lease, keep};
+use crate::rights::{NoRights, Rights};
 use crate::{Banks, Error, Result, WorkerConfig, WorkerMetrics, attempt};
 
 /// Tells the present time; it comes from the composition root.
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) config: WorkerConfig,
     pub(crate) crash: CrashPoints,
     pub(crate) metrics: WorkerMetrics,
+    pub(crate) rights: Arc<dyn Rights>,
 }
 
 impl fmt::Debug for Shared {
@@ -109,6 +111,7 @@ impl Worker {
             config,
             crash: CrashPoints::default(),
             metrics: WorkerMetrics::default(),
+            rights: Arc::new(NoRights),
         };
         Self { shared: Arc::new(shared), owner, wake: watch::Sender::new(0), resting: Arc::default() }
     }
@@ -118,6 +121,14 @@ impl Worker {
     pub fn with_metrics(mut self, metrics: WorkerMetrics) -> Self {
         let shared = Arc::get_mut(&mut self.shared);
         shared.expect("attempts share it, and none has begun before it runs").metrics = metrics;
+        self
+    }
+
+    /// Lets operations reach a cloud by the rights that their callers gave.
+    #[must_use]
+    pub fn with_rights(mut self, rights: Arc<dyn Rights>) -> Self {
+        let shared = Arc::get_mut(&mut self.shared);
+        shared.expect("attempts share it, and none has begun before it runs").rights = rights;
         self
     }
 

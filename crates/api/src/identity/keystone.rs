@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use karbor_actions::{Clock, Principal};
+use karbor_actions::{Access, Clock, Principal};
 use karbor_types::{ProjectId, UserId};
 use moka::Expiry;
 use moka::future::Cache;
@@ -300,7 +300,8 @@ impl Identity for Keystone {
                 if expires_at.as_microsecond() <= (self.clock)().as_micros() {
                     return Err(IdentityError::refused("the token has expired"));
                 }
-                Ok(principal.as_ref().clone())
+                let access = Access::Token(SecretString::from(token));
+                Ok(Principal { access, ..principal.as_ref().clone() })
             }
         }
     }

@@ -1,7 +1,9 @@
 //! Restores.
 
-use karbor_actions::{NewRestoreRequest, RestoreView};
+use karbor_actions::{Login, NewRestoreRequest, RestoreView};
 use karbor_types::RestoreId;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
 
 use crate::Microversion;
 use crate::body::{Leaves, Unspelled};
@@ -22,11 +24,11 @@ pub(super) async fn create(mut call: Call) -> Answer {
     let checkpoint = body.id("checkpoint_id", "checkpoint", Unspelled::NotFound)?;
     let parameters = body.parameters(Leaves::at(call.version))?.ok_or_else(|| body.missing("parameters"))?;
     let target = body.nullable_text("restore_target")?.flatten();
-    // Looked at for its form and forgotten: a restore runs here, with the rights of whom asks for it.
-    body.metadata("restore_auth", Leaves::PlainOrNull)?;
+    let auth = body.metadata("restore_auth", Leaves::PlainOrNull)?;
+    let login = auth.and_then(|auth| login(target.as_deref(), &auth));
     let dry_run = call.speaks(Microversion::V1_1) && body.boolean("dry_run")?.unwrap_or(false);
     body.done()?;
-    let request = NewRestoreRequest { provider, checkpoint, parameters, target };
+    let request = NewRestoreRequest { provider, checkpoint, parameters, target, login };
     if dry_run {
         let run = call.actions().dry_run_restore(&call.caller, request).await?;
         return call.one("restore", views::dry_run(&run, call.version));
@@ -45,6 +47,22 @@ pub(super) async fn show(call: Call) -> Answer {
         RestoreView::Restore(restore) => call.one("restore", views::restore(&restore, call.version)),
         RestoreView::DryRun(run) => call.one("restore", views::dry_run(&run, call.version)),
     }
+}
+
+/// Reads credentials for another project or site; nothing where there is no user with a password, as the old client
+/// sends for "my own".
+fn login(target: Option<&str>, auth: &Map<String, Value>) -> Option<Login> {
+    let text = |name: &str| auth.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let domain = |name: &str| text(name).unwrap_or("Default").to_owned();
+    Some(Login {
+        auth_url: target.filter(|target| !target.is_empty()).map(str::to_owned),
+        region: text("region_name").map(str::to_owned),
+        user: text("username")?.to_owned(),
+        user_domain: domain("user_domain_name"),
+        password: SecretString::from(text("password")?),
+        project: text("project_id").or_else(|| text("project_name")).map(str::to_owned),
+        project_domain: domain("project_domain_name"),
+    })
 }
 
 /// Returns the filters of those who are no administrators.

@@ -6,6 +6,7 @@
 mod banks;
 mod config;
 mod declared;
+mod delegations;
 mod first;
 mod metrics;
 mod openstack;
@@ -41,6 +42,7 @@ use banks::ServiceBanks;
 pub(crate) use config::Config;
 use config::{IdentityKind, PluginConfig, PluginName};
 use declared::Declared;
+use delegations::Trusts;
 use metrics::Metrics;
 use openstack::ServiceCloud;
 
@@ -110,7 +112,7 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     let url = config.database.url.as_deref().unwrap_or_default();
     let store = Store::open(url, &StoreOptions::default()).await.context("opening the database")?;
     store.migrate().await.context("bringing the database up to date")?;
-    let Parts { registry, banks, authority } = parts(&config, state_dir).await?;
+    let Parts { registry, banks, authority, trusts } = parts(&config, state_dir, store.clone()).await?;
 
     let stop = CancellationToken::new();
     let worker = Worker::new(
@@ -124,16 +126,17 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
         config.worker.clone(),
     );
     let metrics = Metrics::new(store.clone());
-    let worker = worker.with_metrics(metrics.worker.clone());
+    let worker = worker.with_metrics(metrics.worker.clone()).with_rights(Arc::clone(&trusts) as _);
     #[cfg(feature = "failpoints")]
     let worker = arm(worker)?;
     let handle = worker.handle();
     let reporting = with_worker
         .then(|| tokio::spawn(report::run(store.clone(), host_name(), worker.handle(), stop.clone())));
+    let taking_back = with_worker.then(|| tokio::spawn(Arc::clone(&trusts).run(stop.clone())));
     let working = with_worker.then(|| tokio::spawn(worker.run(stop.clone())));
 
     let wake: Wake = Arc::new(move || handle.wake());
-    let actions = make_actions(&config, store, Parts { registry, banks, authority }, wake);
+    let actions = make_actions(&config, store, Parts { registry, banks, authority, trusts }, wake);
     let (serving, watched) = serve_api(&config, state_dir, actions, &metrics, with_api, stop.clone()).await?;
 
     wait_for_signal().await?;
@@ -151,6 +154,9 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     if let Some(working) = working {
         working.await.context("the worker ended abnormally")?.context("running the worker")?;
     }
+    if let Some(taking_back) = taking_back {
+        taking_back.await.context("taking back rights ended abnormally")?;
+    }
     if let Some(reporting) = reporting {
         reporting.await.context("reporting ended abnormally")?;
     }
@@ -162,17 +168,21 @@ struct Parts {
     registry: Arc<Registry>,
     banks: Arc<ServiceBanks>,
     authority: Authority,
+    trusts: Arc<Trusts>,
 }
 
-async fn parts(config: &Config, state_dir: &Path) -> Result<Parts> {
+async fn parts(config: &Config, state_dir: &Path, store: Store) -> Result<Parts> {
     let cloud = config.openstack.as_ref().map(|table| table.connect(|name| std::env::var(name).ok()));
     let cloud = cloud.transpose()?;
     let masters = first::master_keys(&config.keys)?;
+    let targets = config.openstack.as_ref().map(|table| table.restore_targets.clone()).unwrap_or_default();
+    let trusts = Trusts::new(store, masters.clone(), cloud.clone(), targets, Arc::new(now));
     let banks = ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine).await?;
     Ok(Parts {
         registry: Arc::new(registry(config, state_dir, cloud)?),
         banks: Arc::new(banks),
         authority: authority(config)?,
+        trusts: Arc::new(trusts),
     })
 }
 
@@ -193,6 +203,7 @@ fn make_actions(config: &Config, store: Store, parts: Parts, wake: Wake) -> Acti
             ..Settings::default()
         },
     })
+    .with_delegations(parts.trusts)
 }
 
 /// What tools need of the service, without the service.
@@ -204,7 +215,7 @@ pub(crate) struct Bare {
 
 /// Puts together what tools need.
 pub(crate) async fn bare(config: &Config, state_dir: &Path, store: Store) -> Result<Bare> {
-    let parts = parts(config, state_dir).await?;
+    let parts = parts(config, state_dir, store.clone()).await?;
     let (banks, registry) = (Arc::clone(&parts.banks), Arc::clone(&parts.registry));
     Ok(Bare { actions: make_actions(config, store, parts, Arc::new(|| {})), banks, registry })
 }

@@ -50,6 +50,8 @@ pub(crate) struct OpenStackConfig {
     patience_seconds: u64,
     /// How many calls run at one service at once, and how many streams beside them.
     concurrency: NonZeroUsize,
+    /// The addresses of other Keystones into whose clouds users may restore; their beginnings are enough.
+    pub(crate) restore_targets: Vec<String>,
     /// Addresses in place of the catalog's, by the service's type: `image = "https://…"`.
     endpoints: BTreeMap<String, String>,
 }
@@ -74,6 +76,7 @@ impl Default for OpenStackConfig {
             stall_timeout_seconds: usual.stall_timeout.as_secs(),
             patience_seconds: usual.patience.as_secs(),
             concurrency: usual.concurrency,
+            restore_targets: Vec::new(),
             endpoints: BTreeMap::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod bank_account;
 mod checkpoint;
+mod delegation;
 mod operation;
 mod plan;
 mod purged;
@@ -13,6 +14,7 @@ mod step;
 
 pub use bank_account::BankAccount;
 pub use checkpoint::{Checkpoint, CheckpointChange, CheckpointStats, NewCheckpoint, PlanSnapshot};
+pub use delegation::{Delegation, DelegationOwner};
 pub use operation::{
     Backlog, Claim, ClaimOptions, Claimed, Finish, NewOperation, Operation, OperationLog, Renewal,
     SubjectChange,

@@ -14,6 +14,7 @@ use crate::{Engine, Error, Result};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_base.sql"),
     include_str!("../../migrations/0002_bank_accounts.sql"),
+    include_str!("../../migrations/0003_delegations.sql"),
 ];
 
 /// The version that this program needs.

@@ -2,6 +2,7 @@
 
 mod bank_accounts;
 mod checkpoints;
+mod delegations;
 mod imports;
 mod ledger;
 mod logs;

@@ -9,6 +9,7 @@ use sea_query::{Expr, ExprTrait, Func, Order, Query, UpdateStatement};
 
 use crate::sql::{Row, Table, Transaction, optional_json};
 use crate::store::checkpoints::change_checkpoint;
+use crate::store::delegations::wipe_login;
 use crate::store::logs::{Ended, insert_log, update_log};
 use crate::store::runs::change_run;
 use crate::store::transaction::transaction;
@@ -321,6 +322,9 @@ impl Store {
                 .value("reason", finish.reason.clone())
                 .value("ended_at", now.as_micros());
             write_owned(tx, claim, &update).await?;
+            if !matches!(finish.subject, SubjectChange::Checkpoint(_)) {
+                wipe_login(tx, claim.operation).await?;
+            }
             let status = write_subject(tx, claim, &finish.subject, now).await?;
             let ended = Ended { reason: finish.reason.as_deref(), extra_info: &finish.extra_info };
             update_log(tx, claim.operation, status, Some(ended), now).await

@@ -6,6 +6,7 @@
 mod checkpoints;
 mod claims;
 mod crash;
+mod delegations;
 mod dropped;
 mod imports;
 mod kit;
@@ -53,6 +54,9 @@ cases! {
     checkpoints::deleted_ones_are_listed_only_when_asked_for,
     checkpoints::a_restore_needs_an_available_checkpoint,
     claims::the_most_urgent_is_claimed_first,
+    delegations::a_right_is_found_by_its_operation_or_by_the_scheduled_one,
+    delegations::a_right_is_idle_once_its_owner_has_ended_or_is_gone,
+    delegations::a_login_is_wiped_when_its_operation_ends,
     claims::kinds_and_projects_are_passed_over,
     claims::a_lease_that_ran_out_can_be_claimed_again,
     claims::eight_workers_claim_each_operation_once,

@@ -1,0 +1,107 @@
+//! By what right operations are done.
+
+use karbor_store::{Delegation, DelegationOwner, Error, NewOperation, Store, SubjectChange};
+use karbor_types::{OperationId, OperationKind, OperationState, ScheduledOperationId, UserId};
+
+use crate::kit::World;
+use crate::operations::{claim, ends};
+use crate::rows::{at, operation, project, uuid};
+
+const SCHEDULED: DelegationOwner = DelegationOwner::ScheduledOperation(ScheduledOperationId(uuid_of(50)));
+
+const fn uuid_of(number: u128) -> uuid::Uuid {
+    uuid::Uuid::from_u128(number)
+}
+
+fn of_operation(number: u128) -> DelegationOwner {
+    DelegationOwner::Operation(OperationId(uuid(number)))
+}
+
+fn delegation(owner: DelegationOwner) -> Delegation {
+    Delegation {
+        owner,
+        project: project("p"),
+        user: UserId::new("someone").expect("a valid user id"),
+        trust: None,
+        expires_at: at(1_000_000),
+        sealed: Some("00ff".to_owned()),
+        created_at: at(5),
+    }
+}
+
+async fn idle(store: &Store) -> Vec<DelegationOwner> {
+    let found = store.list_idle_delegations(at(1000), 10).await.expect("listed");
+    found.into_iter().map(|delegation| delegation.owner).collect()
+}
+
+async fn end(store: &Store, second: i64) {
+    let claimed = claim(store, second).await;
+    let end = ends(OperationState::Succeeded, SubjectChange::None);
+    store.finish(&claimed.claim, &end, at(second)).await.expect("ended");
+}
+
+pub(crate) async fn a_right_is_found_by_its_operation_or_by_the_scheduled_one(world: World) {
+    let store = &world.store;
+    let own = delegation(of_operation(1));
+    store.create_delegation(&own).await.expect("noted");
+    assert!(matches!(store.create_delegation(&own).await, Err(Error::AlreadyExists { .. })));
+    store.create_delegation(&delegation(SCHEDULED)).await.expect("noted");
+    store.set_delegated_trust(SCHEDULED, "t50").await.expect("noted");
+    store.create_operation(&operation(1, OperationKind::Sweep, "p"), at(0)).await.expect("queued");
+    let from_scheduled = NewOperation {
+        scheduled_operation: Some(ScheduledOperationId(uuid(50))),
+        ..operation(2, OperationKind::Sweep, "p")
+    };
+    store.create_operation(&from_scheduled, at(0)).await.expect("queued");
+    store.create_operation(&operation(3, OperationKind::Sweep, "p"), at(0)).await.expect("queued");
+
+    let of = |number| store.delegation_of(OperationId(uuid(number)));
+    assert_eq!(of(1).await.expect("looked up"), Some(own));
+    let inherited = of(2).await.expect("looked up").expect("that of the scheduled operation");
+    assert_eq!((inherited.owner, inherited.trust.as_deref()), (SCHEDULED, Some("t50")));
+    assert_eq!(of(3).await.expect("looked up"), None);
+    assert!(
+        store.knows_trust("t50").await.expect("looked") && !store.knows_trust("t").await.expect("looked")
+    );
+
+    store.remove_delegation(SCHEDULED).await.expect("forgotten");
+    assert_eq!(of(2).await.expect("looked up"), None);
+    let gone = store.set_delegated_trust(SCHEDULED, "t51").await;
+    assert!(matches!(gone, Err(Error::NotFound { .. })), "{gone:?}");
+}
+
+pub(crate) async fn a_right_is_idle_once_its_owner_has_ended_or_is_gone(world: World) {
+    let store = &world.store;
+    store.create_delegation(&delegation(of_operation(1))).await.expect("noted");
+    assert_eq!(idle(store).await, [of_operation(1)], "its owner is not there");
+    assert!(store.list_idle_delegations(at(5), 10).await.expect("listed").is_empty(), "it is too young");
+    store.create_operation(&operation(1, OperationKind::Sweep, "p"), at(0)).await.expect("queued");
+    assert!(idle(store).await.is_empty());
+    end(store, 10).await;
+    assert_eq!(idle(store).await, [of_operation(1)]);
+    store.remove_delegation(of_operation(1)).await.expect("forgotten");
+
+    // The scheduled operation is gone, and what it started is still at work.
+    store.create_delegation(&delegation(SCHEDULED)).await.expect("noted");
+    let started = NewOperation {
+        scheduled_operation: Some(ScheduledOperationId(uuid(50))),
+        ..operation(2, OperationKind::Sweep, "p")
+    };
+    store.create_operation(&started, at(0)).await.expect("queued");
+    assert!(idle(store).await.is_empty());
+    end(store, 20).await;
+    assert_eq!(idle(store).await, [SCHEDULED]);
+}
+
+pub(crate) async fn a_login_is_wiped_when_its_operation_ends(world: World) {
+    let store = &world.store;
+    store.create_delegation(&delegation(of_operation(1))).await.expect("noted");
+    store.create_operation(&operation(1, OperationKind::Restore, "p"), at(0)).await.expect("queued");
+    let sealed = || async {
+        let found = store.delegation_of(OperationId(uuid(1))).await.expect("looked up");
+        found.expect("it is noted").sealed
+    };
+    assert_eq!(sealed().await.as_deref(), Some("00ff"));
+    end(store, 10).await;
+    assert_eq!(sealed().await, None);
+}
