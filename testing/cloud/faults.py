@@ -217,13 +217,18 @@ class Faults:
             admin().call("POST", "volumev3", path, {"os-reset_status": {"status": "available"}})
 
     def cinder_volume_stays_away(self):
+        provider = self.karbor.provider("Impatient")
+        plan = self.karbor.plan(provider, *((VOLUME, id, "a volume") for id in self.volumes))
         down("cinder-volume")
         try:
-            operation = self.protect()
-            self.karbor.wait(operation, LIMIT)
+            operation = self.karbor.protect(provider, plan)
+            ended = self.karbor.wait(operation, LIMIT)
+            expect(ended["state"] == "failed", f"it {ended['state']}")
         finally:
             up("cinder")
-        self.fails_with(operation, "snapshot", "creating|timeout|timed out|seconds")
+        reasons = json.dumps([ended, self.karbor.ask("GET", f"/operations/{operation}/resources")])
+        expect(re.search("in vain for (snapshot|volume)", reasons), f"no reason tells of it: {reasons}")
+        self.nothing_is_left()
 
     def cancelling_leaves_nothing(self):
         down("cinder-volume")

@@ -155,6 +155,27 @@ class Story:
         expect_same(before, describe(self.demo))
         self.timed("deletion", self.karbor.delete(provider, checkpoint))
 
+    def the_classic_plugins_keep_a_volume(self):
+        volume = application.volume(self.other, "shop-data")
+        self.other.wait("volumev3", f"/volumes/{volume}", "available")
+        application.write_pattern(volume, application.VOLUMES["shop-data"][3])
+        wanted = blocks.digest(volume)
+        for name in ("Cinder backup", "Snapshots", "Glance"):
+            held = holdings()
+            provider = self.elsewhere.provider(name)
+            plan = self.elsewhere.plan(provider, ("OS::Cinder::Volume", volume, "data"))
+            checkpoint = self.elsewhere.protect(provider, plan)
+            self.elsewhere.succeed(checkpoint)
+            self.elsewhere.succeed(self.elsewhere.restore(provider, checkpoint)["operation_id"])
+            made = [id for id in holdings()["volume"] if id not in held["volume"]]
+            expect(len(made) == 1, f"{name}: these volumes were restored: {made}")
+            expect(blocks.digest(made[0]) == wanted, f"{name} restored other bytes")
+            self.other.delete("volumev3", f"/volumes/{made[0]}")
+            self.other.wait_gone("volumev3", f"/volumes/{made[0]}")
+            self.elsewhere.succeed(self.elsewhere.delete(provider, checkpoint))
+            left = left_over(held, holdings())
+            expect(not left, f"{name}: {'; '.join(left)}")
+
     def the_old_client_works(self):
         openstack = Path(os.environ.get("CARGO_TARGET_DIR", "")) / "venv-osc" / "bin" / "openstack"
         environment = {**os.environ, **self.environment()}
@@ -231,7 +252,8 @@ def main():
         "the_application_is_built", "what_there_is_is_listed_with_its_dependents", "the_project_is_protected",
         "the_second_day_moves_what_changed", "nobody_else_reaches_it", "a_verification_reads_every_byte",
         "a_dry_run_shows_what_would_be_made", "what_was_lost_comes_back", "it_comes_back_in_another_project",
-        "the_comparison_sees_every_change", "swift_holds_it_too", "the_old_client_works", "what_is_deleted_leaves_nothing"]
+        "the_comparison_sees_every_change", "the_classic_plugins_keep_a_volume",
+        "swift_holds_it_too", "the_old_client_works", "what_is_deleted_leaves_nothing"]
     passed = failed = 0
     try:
         passed, failed = run_cases((name, getattr(story, name)) for name in names)
