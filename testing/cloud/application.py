@@ -15,6 +15,8 @@ from service import Failed
 KEY = b"ssh-ed25519"
 PUBLIC_KEY = "ssh-ed25519 " + base64.b64encode(
     struct.pack(">I", len(KEY)) + KEY + struct.pack(">I", 32) + bytes(range(7, 39))).decode() + " shop"
+# What a share is called that was lost but for its snapshots.
+LOST = "lost"
 IMAGE_BYTES = 8 << 20
 MIB = 1 << 20
 
@@ -156,8 +158,16 @@ def attach(cloud, server, volume, device):
     cloud.wait("volumev3", f"/volumes/{volume}", "in-use")
 
 
-def remove(cloud):
-    """Removes all that the project has, however it came about, but what every project has."""
+def lose(cloud):
+    """Loses the application: all of the project but the snapshots of shares that Karbor keeps, and the shares below them.
+
+    Manila removes no share that has a snapshot; those are called `lost` instead, and described no more.
+    """
+    remove(cloud, kept={snapshot["share_id"] for snapshot in cloud.list("sharev2", "/snapshots/detail")})
+
+
+def remove(cloud, kept=()):
+    """Removes all that the project has, however it came about, but what every project has, and shares that are kept."""
     for server in cloud.list("compute", "/servers/detail"):
         cloud.delete("compute", f"/servers/{server['id']}")
     for address in cloud.get("network", f"/floatingips?project_id={cloud.project}"):
@@ -173,7 +183,7 @@ def remove(cloud):
         cloud.delete("volumev3", f"/attachments/{attachment['id']}")
     for volume in cloud.list("volumev3", "/volumes/detail"):
         cloud.delete("volumev3", f"/volumes/{volume['id']}")
-    remove_shares(cloud)
+    remove_shares(cloud, kept)
     for image in cloud.list("image", f"/images?owner={cloud.project}", "images"):
         cloud.delete("image", f"/images/{image['id']}")
     for group in cloud.get("compute", "/os-server-groups"):
@@ -182,15 +192,19 @@ def remove(cloud):
         cloud.delete("compute", f"/os-keypairs/{pair['keypair']['name']}")
     remove_networks(cloud)
     wait_empty(cloud, "volumev3", "/volumes/detail")
-    wait_empty(cloud, "sharev2", "/shares/detail")
+    wait_empty(cloud, "sharev2", "/shares/detail", kept)
 
 
-def remove_shares(cloud):
-    for snapshot in cloud.list("sharev2", "/snapshots/detail"):
-        cloud.delete("sharev2", f"/snapshots/{snapshot['id']}")
-    wait_empty(cloud, "sharev2", "/snapshots/detail")
+def remove_shares(cloud, kept):
+    if not kept:
+        for snapshot in cloud.list("sharev2", "/snapshots/detail"):
+            cloud.delete("sharev2", f"/snapshots/{snapshot['id']}")
+        wait_empty(cloud, "sharev2", "/snapshots/detail")
     for share in cloud.list("sharev2", "/shares/detail"):
-        cloud.delete("sharev2", f"/shares/{share['id']}")
+        if share["id"] in kept:
+            cloud.ask("PUT", "sharev2", f"/shares/{share['id']}", {"share": {"display_name": LOST}})
+        else:
+            cloud.delete("sharev2", f"/shares/{share['id']}")
 
 
 def remove_networks(cloud):
@@ -207,9 +221,9 @@ def remove_networks(cloud):
                 cloud.delete("network", f"/{kind}/{one['id']}")
 
 
-def wait_empty(cloud, service, path, seconds=180):
+def wait_empty(cloud, service, path, but=(), seconds=180):
     deadline = time.monotonic() + seconds
-    while left := cloud.list(service, path):
+    while left := [one for one in cloud.list(service, path) if one["id"] not in but]:
         bad = [one for one in left if "error" in one["status"].lower()]
         if bad or time.monotonic() > deadline:
             raise Failed(f"{path} is not empty: {json.dumps([{key: one[key] for key in ('id', 'name', 'status')} for one in bad or left])}")

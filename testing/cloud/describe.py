@@ -4,6 +4,8 @@ import subprocess
 
 import blocks
 from apis import DIRECTORY, Cloud
+from application import LOST
+from service import wait_for
 
 
 def describe(cloud):
@@ -43,7 +45,7 @@ class Project:
             "servers": self.by_name(self.servers.values(), self.server),
             "volumes": self.by_name(self.volumes.values(), self.volume),
             "images": self.by_name(self.images.values(), self.image),
-            "shares": self.by_name(self.cloud.list("sharev2", "/shares/detail"), self.share),
+            "shares": self.by_name([one for one in self.cloud.list("sharev2", "/shares/detail") if one["name"] != LOST], self.share),
             "key pairs": {one["keypair"]["name"]: one["keypair"]["fingerprint"] for one in self.cloud.get("compute", "/os-keypairs")},
             "server groups": {one["name"]: {"policy": one["policy"], "members": sorted(self.servers[id]["name"] for id in one["members"])}
                               for one in self.cloud.get("compute", "/os-server-groups")},
@@ -132,7 +134,9 @@ class Project:
     def volume(self, one):
         attached = sorted((self.servers[to["server_id"]]["name"] if to["server_id"] in self.servers else "nobody known", to["device"])
                           for to in one["attachments"])
-        image = {key: value for key, value in one.get("volume_image_metadata", {}).items() if key != "image_id"}
+        # The one is another id, the other says that Cinder itself had made the volume of an image.
+        told = ("image_id", "signature_verified")
+        image = {key: value for key, value in one.get("volume_image_metadata", {}).items() if key not in told}
         return pick(one, "status", "size", "description", "volume_type", "availability_zone", "bootable", "multiattach", "metadata") | {
             "image metadata": image, "attached to": attached, "bytes": blocks.digest(one["id"])}
 
@@ -171,33 +175,37 @@ def differences(one, two, path=""):
     return [] if one == two else [f"{path} was {one}, is {two}"]
 
 
-def holdings():
-    """Returns the ids of everything that all projects hold and an operation might leave: {kind: {id: what it is}}."""
-    cloud = admin()
+def holdings(*clouds):
+    """Returns the ids of all that these projects hold and an operation might leave: {kind: {id: what it is}}."""
+    found = {}
+    for cloud in clouds:
+        mine = f"?project_id={cloud.project}"
+        for kind, things in {
+            "server": cloud.list("compute", "/servers/detail"),
+            "volume": cloud.list("volumev3", "/volumes/detail"),
+            "snapshot": cloud.list("volumev3", "/snapshots/detail"),
+            "group snapshot": cloud.list("volumev3", "/group_snapshots/detail"),
+            "attachment": cloud.get("volumev3", "/attachments"),
+            "backup": cloud.list("volumev3", "/backups/detail"),
+            "image": cloud.list("image", f"/images?owner={cloud.project}", "images"),
+            "share": cloud.list("sharev2", "/shares/detail"),
+            "share snapshot": cloud.list("sharev2", "/snapshots/detail"),
+            "port": cloud.get("network", "/ports" + mine),
+            "network": cloud.get("network", "/networks" + mine),
+            "router": cloud.get("network", "/routers" + mine),
+            "security group": cloud.get("network", "/security-groups" + mine),
+            "floating address": cloud.get("network", "/floatingips" + mine),
+        }.items():
+            found.setdefault(kind, {}).update({one["id"]: f"{one.get('name') or ''} {one.get('status') or ''}".strip() for one in things})
+    return found
 
-    def ids(things, *names):
-        return {one["id"]: " ".join(str(one.get(name) or "") for name in names) for one in things}
-    everyone = "?all_tenants=1"
-    return {
-        "server": ids(cloud.list("compute", "/servers/detail" + everyone), "name", "status"),
-        "volume": ids(cloud.list("volumev3", "/volumes/detail" + everyone), "name", "status"),
-        "snapshot": ids(cloud.list("volumev3", "/snapshots/detail" + everyone), "name", "status"),
-        "group snapshot": ids(cloud.list("volumev3", "/group_snapshots/detail" + everyone), "name", "status"),
-        "attachment": ids(cloud.get("volumev3", "/attachments" + everyone), "volume_id", "status"),
-        "backup": ids(cloud.list("volumev3", "/backups/detail" + everyone), "name", "status"),
-        "image": ids(cloud.list("image", "/images", "images"), "name", "status"),
-        "share": ids(cloud.list("sharev2", "/shares/detail" + everyone), "name", "status"),
-        "share snapshot": ids(cloud.list("sharev2", "/snapshots/detail" + everyone), "name", "status"),
-        "port": ids(cloud.get("network", "/ports"), "name", "device_owner"),
-        "network": ids(cloud.get("network", "/networks"), "name"),
-        "router": ids(cloud.get("network", "/routers"), "name"),
-        "security group": ids(cloud.get("network", "/security-groups"), "name", "project_id"),
-        "floating address": ids(cloud.get("network", "/floatingips"), "floating_ip_address"),
-        "trust": ids(cloud.list("identity", "/OS-TRUST/trusts", "trusts"), "trustor_user_id"),
-    }
+
+def no_trust_is_left():
+    """Waits until all trusts are gone. Karbor takes them back some time after what they were for has ended."""
+    wait_for("trusts to be taken back", lambda: not admin().list("identity", "/OS-TRUST/trusts", "trusts"), 240)
 
 
 def left_over(before, after, but=()):
     """Returns what is held now and was not before, a line each."""
-    return [f"{kind} {id} ({after[kind][id].strip()}) is left" for kind in after if kind not in but
+    return [f"{kind} {id} ({after[kind][id]}) is left" for kind in after if kind not in but
             for id in sorted(after[kind].keys() - before[kind].keys())]

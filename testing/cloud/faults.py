@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import application  # noqa: E402
 from apis import DIRECTORY, Cloud  # noqa: E402
 from deployment import Karbor, Site  # noqa: E402
-from describe import admin, holdings, left_over  # noqa: E402
+from describe import admin, holdings, left_over, no_trust_is_left  # noqa: E402
 from main import expect  # noqa: E402
 from service import Failed, run_cases, wait_for  # noqa: E402
 
@@ -91,7 +91,10 @@ class Faults:
         self.provider = self.karbor.provider("Files")
         self.plan = self.karbor.plan(self.provider, *((VOLUME, id, "a volume") for id in self.volumes))
         self.image_plan = self.karbor.plan(self.provider, (IMAGE, self.image, "an image"))
-        self.held = holdings()
+        self.held = self.holdings()
+
+    def holdings(self):
+        return holdings(self.cloud)
 
     def protect(self, plan=None):
         return self.karbor.protect(self.provider, plan or self.plan)
@@ -107,12 +110,12 @@ class Faults:
         self.nothing_is_left()
 
     def nothing_is_left(self):
-        wait_for("what is being removed to be gone", lambda: not left_over(self.held, holdings()), 60)
+        wait_for("what is being removed to be gone", lambda: not left_over(self.held, self.holdings()), 60)
 
     def a_snapshot_is_asked_for(self):
         """Waits until an operation has asked Cinder for a snapshot."""
         known = self.held["snapshot"]
-        wait_for("a snapshot", lambda: holdings()["snapshot"].keys() - known.keys(), 90)
+        wait_for("a snapshot", lambda: self.holdings()["snapshot"].keys() - known.keys(), 90)
 
     def cinder_volume_is_stopped_for_a_while(self):
         down("cinder-volume")
@@ -240,6 +243,9 @@ class Faults:
         expect(ended["state"] == "cancelled", f"it {ended['state']}")
         self.nothing_is_left()
 
+    def no_trust_is_left(self):
+        no_trust_is_left()
+
     def close(self):
         self.site.stop()
         application.remove(self.cloud)
@@ -249,6 +255,7 @@ CASES = (
     "cinder_volume_is_stopped_for_a_while", "keystone_is_away_for_a_minute", "glance_answers_503_for_a_while",
     "glance_answers_503_for_ever", "tokens_expire_on_the_way", "a_volume_is_deleted_between_listing_and_snapshot",
     "the_quota_of_snapshots_is_reached", "a_volume_is_in_error", "cancelling_leaves_nothing", "cinder_volume_stays_away",
+    "no_trust_is_left",
 )
 
 
