@@ -94,7 +94,7 @@ class Service:
     def log_tail(self, lines=15):
         return "\n".join((self.state / "karbor.log").read_text(errors="replace").splitlines()[-lines:])
 
-    def call(self, method, path, body=None, token=None, version="data-protect 1.1", url=None):
+    def call(self, method, path, body=None, token=None, version="data-protect 1.2", url=None):
         """Makes one request below the project; returns (status, JSON)."""
         connection = self.connection()
         request = urllib.request.Request((url or connection["url"]) + path, method=method)

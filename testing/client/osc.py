@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from keystone import Keystone  # noqa: E402
+from standin import Keystone  # noqa: E402
 from service import Failed, Service, run_cases, wait_for  # noqa: E402
 
 NOOP = "b766f37c-d011-4026-8228-28730d734a3f"

@@ -1,10 +1,14 @@
 //! Bank accounts: a project's area in a bank, how much it may hold, and how much it does.
 
-use karbor_plugin::Provider;
-use karbor_store::BankAccount;
-use karbor_types::{ProjectId, ProviderId};
+use std::collections::BTreeMap;
 
-use crate::{Actions, Caller, Error, Result};
+use karbor_plugin::Provider;
+use karbor_store::{BankAccount, BankAccountUpdate};
+use karbor_types::{ProjectId, ProviderId};
+use secrecy::SecretString;
+use tracing::info;
+
+use crate::{Actions, BoxError, Caller, Error, Result};
 
 /// What an account holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +41,38 @@ pub struct BankAccountView {
     pub providers: Vec<ProviderId>,
     /// What it holds, where that was asked for.
     pub usage: Option<BankUsage>,
+}
+
+/// What is changed of an account; what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct BankAccountChange {
+    /// How many bytes it may hold, or as many as there is room for.
+    pub quota_bytes: Option<Option<u64>>,
+    /// Where it lies: a prefix below the bank's own place, or a place of its own; or the bank's own place.
+    pub place: Option<Option<String>>,
+    /// How to be let in there, by the names that the bank's driver reads from the environment; or as in the bank itself.
+    pub credentials: Option<Option<Credentials>>,
+    /// The name of the master key that wraps its key; or the first.
+    pub key_source: Option<Option<String>>,
+}
+
+impl BankAccountChange {
+    /// Returns whether anything but the quota is changed.
+    fn changes_access(&self) -> bool {
+        self.place.is_some() || self.credentials.is_some() || self.key_source.is_some()
+    }
+}
+
+/// Credentials by their names.
+pub type Credentials = BTreeMap<String, SecretString>;
+
+/// Why an account cannot be as somebody wants it.
+#[derive(Debug)]
+pub enum AccountRefusal {
+    /// What was said is wrong; what and why.
+    Invalid(String),
+    /// Whatever keeps the bank from answering.
+    Unavailable(BoxError),
 }
 
 impl Actions {
@@ -79,22 +115,55 @@ impl Actions {
         Ok(BankAccountView { usage: Some(usage), ..self.bank_account_view(account) })
     }
 
-    /// Sets how many bytes a project may have in a bank.
+    /// Changes what is said of a project's account in a bank. What is new is tried before it is believed.
     ///
     /// # Errors
-    /// [`Error::Forbidden`]; [`Error::NotFound`] of the bank.
-    pub async fn set_bank_quota(
+    /// [`Error::Forbidden`]; [`Error::NotFound`] of the bank; [`Error::Invalid`] for a place, credentials or a key that
+    /// cannot be used; [`Error::Conflict`] for another place while the account holds something.
+    pub async fn update_bank_account(
         &self,
         caller: &Caller,
         bank: &str,
         project: Option<ProjectId>,
-        quota_bytes: Option<u64>,
+        change: BankAccountChange,
     ) -> Result<BankAccountView> {
         self.allow_admin(caller, "bank_account:update")?;
-        self.provider_of_bank(bank)?;
+        let provider = self.provider_of_bank(bank)?;
         let project = project.unwrap_or_else(|| caller.project.clone());
-        let account = self.store().set_bank_quota(&project, bank, quota_bytes, self.now()).await?;
-        Ok(self.bank_account_view(account))
+        let standing = self.store().bank_account(&project, bank, self.now()).await?;
+        if change.place.as_ref().is_some_and(|place| *place != standing.place) {
+            let used = self.bank_usage(&project, &provider).await?;
+            if used.checkpoints > 0 || used.stored_bytes > 0 {
+                return Err(Error::conflict(format!(
+                    "the account of {project} in the bank {bank} holds {} checkpoints and {} bytes: it can be moved when \
+                     they are deleted and swept",
+                    used.checkpoints, used.stored_bytes
+                )));
+            }
+        }
+        let settings = if change.changes_access() {
+            let settled = self.parts.evidence.settle(&project, &provider, &standing, &change).await;
+            settled.map_err(|refusal| match refusal {
+                AccountRefusal::Invalid(message) => Error::invalid(message),
+                AccountRefusal::Unavailable(source) => Error::Unavailable { what: "the bank", source },
+            })?
+        } else {
+            None
+        };
+        let update = BankAccountUpdate {
+            quota_bytes: change.quota_bytes,
+            place: change.place,
+            credentials: settings,
+            key_source: change.key_source,
+        };
+        let providers = self.bank_account_view(standing).providers;
+        let changed =
+            self.store().update_bank_account(&project, bank, &update, &providers, self.now()).await?;
+        info!(
+            project.id = %project, user.id = %caller.user, bank.name = %bank,
+            "Changed the account of project {project} in the bank {bank}"
+        );
+        Ok(self.bank_account_view(changed))
     }
 
     /// Fails when a project has used up its bytes in a provider's bank. What is being written is looked at again

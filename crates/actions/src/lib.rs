@@ -42,7 +42,7 @@ use karbor_types::{CheckpointId, Instant, ProjectId};
 use uuid::Uuid;
 
 pub use authority::{Authority, AuthorityError, PolicyFiles};
-pub use bank_accounts::{BankAccountView, BankUsage};
+pub use bank_accounts::{AccountRefusal, BankAccountChange, BankAccountView, BankUsage, Credentials};
 pub use bank_index::Refreshed;
 pub use caller::{Caller, Principal};
 pub use checkpoints::{CheckpointFilter, NewCheckpointRequest, Reset};
@@ -64,8 +64,8 @@ pub use verifications::NewVerificationRequest;
 // What actions take and give back, so that a front end needs no other room of the house.
 pub use karbor_plugin::{Access, Login, Provider};
 pub use karbor_store::{
-    Checkpoint, Direction, Limit, Operation, OperationLog, OperationProgress, Plan, QuotaResource, Quotas,
-    Restore, ScheduledOperation, Service, ServiceStatus, Trigger, Usage, Verification,
+    BankAccount, Checkpoint, Direction, Limit, Operation, OperationLog, OperationProgress, Plan,
+    QuotaResource, Quotas, Restore, ScheduledOperation, Service, ServiceStatus, Trigger, Usage, Verification,
 };
 
 /// Tells what stands in the banks, for the one decision that the database alone may not make.
@@ -107,6 +107,24 @@ pub trait Evidence: fmt::Debug + Send + Sync {
     ) -> std::result::Result<BankUsage, BoxError> {
         let _ = (project, provider);
         Ok(BankUsage::default())
+    }
+
+    /// Tries what an administrator wants of the project's account in the provider's bank, wraps its key as they want, and
+    /// returns the credentials sealed: `None` where they stay, nothing where there shall be none.
+    ///
+    /// # Errors
+    /// [`AccountRefusal`]: what is wrong with it, for the administrator.
+    async fn settle(
+        &self,
+        project: &ProjectId,
+        provider: &Provider,
+        standing: &BankAccount,
+        change: &BankAccountChange,
+    ) -> std::result::Result<Option<Option<String>>, AccountRefusal> {
+        let _ = (project, provider, standing, change);
+        Err(AccountRefusal::Invalid(
+            "the banks of this service have no settings for single accounts".to_owned(),
+        ))
     }
 
     /// Returns the row that a commit record makes, if it stands in the provider's bank and is this project's;

@@ -25,6 +25,9 @@ pub(crate) struct Fault {
 #[derive(Debug, Clone)]
 pub(crate) struct Cause(pub(crate) Arc<dyn StdError + Send + Sync>);
 
+/// After how many seconds something that could not be reached is worth another try.
+const RETRY_SECONDS: &str = "5";
+
 /// What is said of every fault of the service.
 const INTERNAL: &str =
     "the service could not do this because of a fault of its own; its log tells more under the request's id";
@@ -65,6 +68,12 @@ impl Fault {
 
     pub(crate) fn internal(cause: Cause) -> Self {
         Self { cause: Some(cause), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL) }
+    }
+
+    /// Says when to try again.
+    pub(crate) fn to_be_tried_again(mut self) -> Self {
+        self.headers.push((header::RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS)));
+        self
     }
 
     pub(crate) fn is_bad_request(&self) -> bool {

@@ -21,10 +21,11 @@ use tracing::{Instrument, debug, error, info_span};
 
 use crate::fault::{Cause, Fault, chain};
 use crate::identity::{IdentityError, Welcome};
-use crate::{BaseUrl, State, metrics, openapi, routes, versions};
+use crate::{BaseUrl, State, metrics, microversion, openapi, routes, versions};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 const COMPUTE_REQUEST_ID: HeaderName = HeaderName::from_static("x-compute-request-id");
+const SERVICE_TOKEN: HeaderName = HeaderName::from_static("x-service-token");
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 const MANAGEMENT_URL: HeaderName = HeaderName::from_static("x-server-management-url");
 
@@ -142,12 +143,22 @@ async fn identified(
         },
         Some(token) => token.to_str().map_err(|_| refuse("the token is not text"))?,
     };
-    match identity.authenticate(token).await {
+    let found = match headers.get(SERVICE_TOKEN) {
+        None => identity.authenticate(token).await,
+        Some(service) => {
+            let service = service.to_str().map_err(|_| refuse("the service's token is not text"))?;
+            identity.authenticate_beside(token, service).await
+        }
+    };
+    match found {
         Ok(principal) => Ok(Arc::new(state.actions().caller(principal, id))),
         Err(IdentityError::Refused { reason }) => Err(refuse(&reason)),
         Err(err) => {
             let message = "the identity service cannot be reached now; try again later";
-            Err(Fault::unavailable(message, Some(Cause(Arc::new(err)))).into_response())
+            let fault = Fault::unavailable(message, Some(Cause(Arc::new(err))));
+            // The oldest clients fail over this header; those who name a microversion do not.
+            let knows = headers.contains_key(microversion::HEADER);
+            Err(if knows { fault.to_be_tried_again() } else { fault }.into_response())
         }
     }
 }

@@ -389,11 +389,12 @@ fn accounts(routes: &mut Routes) {
             .put(
                 Op::new(
                     "update-bank-account",
-                    "Set how many bytes it may hold",
+                    "Set where an area lies, how it is opened, and how many bytes it may hold",
                     One("bank_account", "BankAccount"),
                 )
                 .takes(Takes::One("bank_account", "BankAccountChange"))
                 .filters(&["project_id"])
+                .or(&[409])
                 .since("1.1"),
                 bank_accounts::update,
             ),

@@ -385,14 +385,19 @@ pub(crate) fn usage(usage: &[Usage], id: &str) -> Value {
 }
 
 /// A project's area in a bank.
-pub(crate) fn bank_account(view: &BankAccountView) -> Value {
+pub(crate) fn bank_account(view: &BankAccountView, at: Microversion) -> Value {
     let account = &view.account;
     let mut shown = json!({
         "bank": account.bank, "project_id": account.project, "provider_ids": view.providers,
-        "place": format!("accounts/{}", account.project), "key_source": "master-key",
+        "place": format!("accounts/{}", account.project),
+        "key_source": account.key_source.as_deref().unwrap_or("master-key"),
         "quota_bytes": account.quota_bytes, "created_at": account.created_at.to_string(),
         "updated_at": account.updated_at.map(|at| at.to_string()),
     });
+    if since(at, Microversion::V1_2) {
+        shown["place"] = json!(account.place);
+        shown["has_credentials"] = json!(account.credentials.is_some());
+    }
     if let Some(usage) = &view.usage {
         shown["usage"] = json!({
             "checkpoints": usage.checkpoints, "logical_bytes": usage.logical_bytes,

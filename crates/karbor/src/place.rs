@@ -22,6 +22,24 @@ pub(crate) async fn create(url: &str) -> Result<Arc<dyn Bank>> {
     Ok(retrying(bank.with_context(|| format!("opening the bank {url}"))?))
 }
 
+/// Opens a bank as [`create`], with credentials of its own: nothing that lets anybody in comes from the environment.
+pub(crate) async fn create_with(
+    url: &str,
+    credential: impl Fn(&str) -> Option<String> + Send,
+) -> Result<Arc<dyn Bank>> {
+    let parsed: BankUrl = url.parse().with_context(|| format!("`{url}` names no bank"))?;
+    let options = OpenOptions::from_environment(|name| {
+        let is_setting = SETTINGS.contains(&name);
+        credential(name).or_else(|| is_setting.then(|| std::env::var(name).ok()).flatten())
+    });
+    let bank = karbor_bank::create_url(&parsed, &options).await;
+    Ok(retrying(bank.with_context(|| format!("opening the bank {url}"))?))
+}
+
+/// What drivers read from the environment that lets nobody in.
+const SETTINGS: [&str; 5] =
+    ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "OS_REGION_NAME"];
+
 fn options() -> OpenOptions {
     OpenOptions::from_environment(|name| std::env::var(name).ok())
 }

@@ -3,6 +3,9 @@
 //! A kept answer is found by the hash of its token, never by the token; it is kept no longer than the token lives
 //! and than the settings say, which is how long a revocation may take to be heeded. Several requests with one new
 //! token ask Keystone once.
+//!
+//! A service that acts for a user sends its own token beside the user's. If it has one of the roles of services, the
+//! user's may have expired, for as long as Keystone allows: what was begun with a token can be ended with it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +45,10 @@ pub struct KeystoneConfig {
     /// The domain of that project.
     #[serde(default = "default_domain")]
     pub project_domain_name: String,
+    /// The roles by which services are known: with a token of one of them beside it, a token that has expired is taken for
+    /// as long as Keystone's `allow_expired_window` says.
+    #[serde(default = "default_service_roles")]
+    pub service_token_roles: Vec<String>,
     /// For how long an answer is kept, in seconds.
     #[serde(default = "default_cache_seconds")]
     pub cache_seconds: u64,
@@ -59,6 +66,10 @@ fn default_domain() -> String {
 
 fn default_project() -> String {
     "service".to_owned()
+}
+
+fn default_service_roles() -> Vec<String> {
+    vec!["service".to_owned()]
 }
 
 const fn default_cache_seconds() -> u64 {
@@ -81,7 +92,17 @@ pub struct Keystone {
     clock: Clock,
     /// The service's own token; empty until it has logged in.
     own: RwLock<Option<SecretString>>,
-    kept: Cache<blake3::Hash, Answer>,
+    kept: Cache<Asked, Answer>,
+}
+
+/// What Keystone was asked: about which token, by its hash, and whether it may have expired.
+type Asked = (blake3::Hash, Expired);
+
+/// Whether a token may have expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Expired {
+    Refused,
+    Allowed,
 }
 
 /// What Keystone said about a token.
@@ -96,13 +117,8 @@ struct KeptFor {
     accepted: Duration,
 }
 
-impl Expiry<blake3::Hash, Answer> for KeptFor {
-    fn expire_after_create(
-        &self,
-        _: &blake3::Hash,
-        answer: &Answer,
-        _: std::time::Instant,
-    ) -> Option<Duration> {
+impl Expiry<Asked, Answer> for KeptFor {
+    fn expire_after_create(&self, _: &Asked, answer: &Answer, _: std::time::Instant) -> Option<Duration> {
         Some(match answer {
             Answer::Accepted { .. } => self.accepted,
             Answer::Refused { .. } => self.accepted.min(Duration::from_secs(2)),
@@ -145,6 +161,10 @@ struct Token {
     user: Named,
     #[serde(default)]
     project: Option<Named>,
+    #[serde(default)]
+    domain: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    system: Option<serde::de::IgnoredAny>,
     #[serde(default)]
     roles: Vec<Role>,
     expires_at: jiff::Timestamp,
@@ -191,13 +211,17 @@ impl Keystone {
     }
 
     /// Asks about a token; logs in again once if our own token has run out.
-    async fn validate(&self, token: &str) -> Result<Answer, KeystoneError> {
+    async fn validate(&self, token: &str, expired: Expired) -> Result<Answer, KeystoneError> {
         const DOING: &str = "validating a token";
+        let allow = match expired {
+            Expired::Refused => "",
+            Expired::Allowed => "&allow_expired=1",
+        };
         let mut own = self.own_token(None).await?;
         for last in [false, true] {
             let response = self
                 .http
-                .get(format!("{}/v3/auth/tokens?nocatalog", self.base))
+                .get(format!("{}/v3/auth/tokens?nocatalog{allow}", self.base))
                 .header("X-Auth-Token", own.expose_secret())
                 .header("X-Subject-Token", token)
                 .send()
@@ -262,7 +286,12 @@ impl Keystone {
 /// Turns what Keystone knows of a token into who it is.
 fn answer(token: Token) -> Answer {
     let Some(project) = token.project else {
-        return Answer::Refused { reason: "the token is for no project" };
+        let reason = match (token.domain, token.system) {
+            (Some(_), _) => "the token is for a domain: this needs one that is for a project",
+            (_, Some(_)) => "the token is for the system: this needs one that is for a project",
+            _ => "the token is for no project",
+        };
+        return Answer::Refused { reason };
     };
     let (Ok(user_id), Ok(project_id)) = (UserId::new(token.user.id), ProjectId::new(project.id)) else {
         return Answer::Refused { reason: "the token's user or project has an id that cannot be used here" };
@@ -284,26 +313,52 @@ impl std::fmt::Debug for Keystone {
     }
 }
 
-#[async_trait]
-impl Identity for Keystone {
-    async fn authenticate(&self, token: &str) -> Result<Principal, IdentityError> {
+impl Keystone {
+    /// Returns who a token belongs to, by what is known already or by what Keystone says now.
+    async fn principal(&self, token: &str, expired: Expired) -> Result<Principal, IdentityError> {
         if token.is_empty() {
             return Err(IdentityError::refused("the token is empty"));
         }
-        let key = blake3::hash(token.as_bytes());
-        let answer = self.kept.try_get_with(key, self.validate(token)).await.map_err(|source| {
+        let key = (blake3::hash(token.as_bytes()), expired);
+        let answer = self.kept.try_get_with(key, self.validate(token, expired)).await.map_err(|source| {
             IdentityError::Unavailable { what: "Keystone".to_owned(), source: Box::new(source) }
         })?;
         match answer {
             Answer::Refused { reason } => Err(IdentityError::refused(reason)),
             Answer::Accepted { principal, expires_at } => {
-                if expires_at.as_microsecond() <= (self.clock)().as_micros() {
+                let is_over = expires_at.as_microsecond() <= (self.clock)().as_micros();
+                if is_over && expired == Expired::Refused {
                     return Err(IdentityError::refused("the token has expired"));
                 }
                 let access = Access::Token(SecretString::from(token));
                 Ok(Principal { access, ..principal.as_ref().clone() })
             }
         }
+    }
+}
+
+#[async_trait]
+impl Identity for Keystone {
+    async fn authenticate(&self, token: &str) -> Result<Principal, IdentityError> {
+        self.principal(token, Expired::Refused).await
+    }
+
+    async fn authenticate_beside(&self, token: &str, service: &str) -> Result<Principal, IdentityError> {
+        let beside = match self.principal(service, Expired::Refused).await {
+            Err(IdentityError::Refused { reason }) => {
+                return Err(IdentityError::refused(format!("X-Service-Token: {reason}")));
+            }
+            beside => beside?,
+        };
+        let is_service = |role: &String| {
+            self.config.service_token_roles.iter().any(|known| known.eq_ignore_ascii_case(role))
+        };
+        if !beside.roles.iter().any(is_service) {
+            return Err(IdentityError::refused(
+                "X-Service-Token: the token is of nobody with a service's role",
+            ));
+        }
+        self.principal(token, Expired::Allowed).await
     }
 
     fn challenge(&self) -> String {

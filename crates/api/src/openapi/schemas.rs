@@ -371,7 +371,8 @@ fn operations() -> Value {
             "required": ["bank", "project_id", "provider_ids", "place", "key_source", "quota_bytes", "created_at", "updated_at"],
             "properties": {
                 "bank": text(), "project_id": text(), "provider_ids": {"type": "array", "items": uuid()},
-                "place": text(), "key_source": {"const": "master-key"},
+                "place": maybe_text(), "key_source": text(),
+                "has_credentials": {"type": "boolean", "description": "Since microversion 1.2"},
                 "quota_bytes": {"type": ["integer", "null"]}, "created_at": text(), "updated_at": maybe_text(),
                 "usage": {
                     "type": "object",
@@ -381,8 +382,16 @@ fn operations() -> Value {
             },
         },
         "BankAccountChange": {
-            "type": "object", "additionalProperties": false, "required": ["quota_bytes"],
-            "properties": {"quota_bytes": {"type": ["integer", "null"], "minimum": 0}},
+            "type": "object", "additionalProperties": false,
+            "properties": {
+                "quota_bytes": {"type": ["integer", "null"], "minimum": 0},
+                "place": {"type": ["string", "null"], "description": "Since microversion 1.2"},
+                "credentials": {
+                    "type": ["object", "null"], "additionalProperties": {"type": "string"}, "writeOnly": true,
+                    "description": "Since microversion 1.2",
+                },
+                "key_source": {"type": ["string", "null"], "description": "Since microversion 1.2"},
+            },
         },
         "ResourceResult": {
             "type": "object", "required": ["type", "id", "status", "reason", "progress", "steps"],

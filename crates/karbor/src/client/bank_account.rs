@@ -1,8 +1,10 @@
 //! `karbor bank-account …`: a project's areas in banks.
 
-use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Output};
 
@@ -22,7 +24,7 @@ pub(crate) enum Command {
         #[arg(long)]
         project: Option<String>,
     },
-    /// Set how many bytes an area may hold (administrators)
+    /// Set where an area lies, how it is opened, and how many bytes it may hold (administrators)
     Set {
         /// Bank, by name
         bank: String,
@@ -35,6 +37,25 @@ pub(crate) enum Command {
         /// As many bytes as there is room for
         #[arg(long)]
         no_quota: bool,
+        /// Where it lies: a prefix below the bank's own place, or a URL
+        #[arg(long, conflicts_with = "no_place")]
+        place: Option<String>,
+        /// In the bank's own place
+        #[arg(long)]
+        no_place: bool,
+        /// A file of credentials, one NAME=value a line, by the names of the environment's variables; `-` reads them from
+        /// the standard input
+        #[arg(long, value_name = "FILE", conflicts_with = "no_credentials")]
+        credentials: Option<PathBuf>,
+        /// As the bank itself is opened
+        #[arg(long)]
+        no_credentials: bool,
+        /// The name of the master key that wraps its key
+        #[arg(long, value_name = "NAME", conflicts_with = "no_key_source")]
+        key_source: Option<String>,
+        /// The first master key
+        #[arg(long)]
+        no_key_source: bool,
     },
 }
 
@@ -58,12 +79,55 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
         Command::Show { bank, project } => {
             output.object(&client.get(&of(&bank, project), &[]).await?["bank_account"].take())
         }
-        Command::Set { bank, project, quota_bytes, no_quota } => {
-            if quota_bytes.is_none() && !no_quota {
-                bail!("nothing to set: give --quota-bytes or --no-quota");
+        Command::Set {
+            bank,
+            project,
+            quota_bytes,
+            no_quota,
+            place,
+            no_place,
+            credentials,
+            no_credentials,
+            key_source,
+            no_key_source,
+        } => {
+            let credentials = credentials.map(|file| read_credentials(&file)).transpose()?;
+            let mut change = Map::new();
+            for (name, value, none) in [
+                ("quota_bytes", quota_bytes.map(Value::from), no_quota),
+                ("place", place.map(Value::from), no_place),
+                ("credentials", credentials.map(Value::from), no_credentials),
+                ("key_source", key_source.map(Value::from), no_key_source),
+            ] {
+                if value.is_some() || none {
+                    change.insert(name.to_owned(), value.unwrap_or(Value::Null));
+                }
             }
-            let body = json!({"bank_account": {"quota_bytes": quota_bytes}});
+            if change.is_empty() {
+                bail!(
+                    "nothing to set: give --quota-bytes, --place, --credentials or --key-source, or one of --no-…"
+                );
+            }
+            let body = json!({"bank_account": change});
             output.object(&client.put(&of(&bank, project), &body).await?["bank_account"].take())
         }
     }
+}
+
+/// Reads lines of `NAME=value`; empty ones, and those that begin with `#`, say nothing.
+fn read_credentials(file: &Path) -> Result<Map<String, Value>> {
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).context("reading credentials from the standard input")?
+    } else {
+        std::fs::read_to_string(file)
+            .with_context(|| format!("reading the credentials in {}", file.display()))?
+    };
+    let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(number, line)| match line.split_once('=') {
+            Some((name, value)) => Ok((name.trim().to_owned(), Value::from(value.trim()))),
+            None => bail!("line {number} of the credentials is not NAME=value"),
+        })
+        .collect()
 }

@@ -3,6 +3,7 @@
 //! Defaults make a whole Karbor on one machine out of nothing: SQLite, a bank in a directory, the local identity,
 //! loopback, all of it below one state directory.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -116,6 +117,9 @@ pub(crate) struct KeyConfig {
     pub(crate) master_key_file: Option<PathBuf>,
     /// Files with earlier master keys, which accounts may still be wrapped with.
     pub(crate) previous_key_files: Vec<PathBuf>,
+    /// Further master keys by name, each in a file that must be there: an administrator can name one for a bank account,
+    /// whose key it then wraps.
+    pub(crate) named: BTreeMap<String, PathBuf>,
 }
 
 /// The `[engine]` table.

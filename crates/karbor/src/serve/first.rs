@@ -1,5 +1,6 @@
 //! What the first start makes in the state directory: the directory itself, a master key, a first user.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -28,8 +29,45 @@ pub(crate) fn state_directory(path: &Path) -> Result<()> {
         .with_context(|| format!("making the state directory {}", path.display()))
 }
 
+/// The name of the first master key.
+pub(crate) const FIRST_KEY: &str = "master-key";
+
+/// The master keys.
+#[derive(Debug, Clone)]
+pub(crate) struct MasterKeys {
+    /// The one that new accounts are wrapped with, where nothing else is said, and earlier ones.
+    first: Vec<MasterKey>,
+    /// Further ones by name.
+    named: BTreeMap<String, MasterKey>,
+}
+
+impl MasterKeys {
+    /// Returns all keys, the one of that name first; `None` when there is none of that name.
+    pub(crate) fn from_source(&self, name: Option<&str>) -> Option<Vec<MasterKey>> {
+        let mut keys = match name {
+            None | Some(FIRST_KEY) => Vec::new(),
+            Some(name) => vec![self.named.get(name)?.clone()],
+        };
+        keys.extend(self.first.iter().cloned());
+        keys.extend(
+            self.named.iter().filter(|(known, _)| Some(known.as_str()) != name).map(|(_, key)| key.clone()),
+        );
+        Some(keys)
+    }
+
+    /// Returns all keys, the first one first.
+    pub(crate) fn all(&self) -> Vec<MasterKey> {
+        self.first.iter().chain(self.named.values()).cloned().collect()
+    }
+
+    /// Returns the names that there are.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        std::iter::once(FIRST_KEY).chain(self.named.keys().map(String::as_str)).collect()
+    }
+}
+
 /// Reads the master keys: the one that new accounts are wrapped with first. Makes it if there is none.
-pub(crate) fn master_keys(config: &KeyConfig) -> Result<Vec<MasterKey>> {
+pub(crate) fn master_keys(config: &KeyConfig) -> Result<MasterKeys> {
     let (master, made) = key::read_or_make(config.master_key_file.as_deref())?;
     if let (true, Some(path)) = (made, &config.master_key_file) {
         info!(
@@ -41,7 +79,12 @@ pub(crate) fn master_keys(config: &KeyConfig) -> Result<Vec<MasterKey>> {
     for path in &config.previous_key_files {
         masters.push(key::read(Some(path))?);
     }
-    Ok(masters)
+    let mut named = BTreeMap::new();
+    for (name, path) in &config.named {
+        anyhow::ensure!(name != FIRST_KEY, "keys.named: `{FIRST_KEY}` is the name of the first master key");
+        named.insert(name.clone(), key::read(Some(path))?);
+    }
+    Ok(MasterKeys { first: masters, named })
 }
 
 /// Opens the local identity, making it with one project and one user at the first start, and leaves address and token

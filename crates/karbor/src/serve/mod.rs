@@ -3,6 +3,7 @@
 //! This is the composition root: time, randomness, the environment and the state directory come in here and
 //! nowhere below.
 
+mod accounts;
 mod banks;
 mod config;
 mod declared;
@@ -176,8 +177,9 @@ async fn parts(config: &Config, state_dir: &Path, store: Store) -> Result<Parts>
     let cloud = cloud.transpose()?;
     let masters = first::master_keys(&config.keys)?;
     let targets = config.openstack.as_ref().map(|table| table.restore_targets.clone()).unwrap_or_default();
-    let trusts = Trusts::new(store, masters.clone(), cloud.clone(), targets, Arc::new(now));
-    let banks = ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine).await?;
+    let trusts = Trusts::new(store.clone(), masters.all(), cloud.clone(), targets, Arc::new(now));
+    let banks =
+        ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine, store).await?;
     Ok(Parts {
         registry: Arc::new(registry(config, state_dir, cloud)?),
         banks: Arc::new(banks),

@@ -12,7 +12,7 @@ mod schedule;
 mod service;
 mod step;
 
-pub use bank_account::BankAccount;
+pub use bank_account::{BankAccount, BankAccountUpdate};
 pub use checkpoint::{Checkpoint, CheckpointChange, CheckpointStats, NewCheckpoint, PlanSnapshot};
 pub use delegation::{Delegation, DelegationOwner};
 pub use operation::{

@@ -1,23 +1,34 @@
 //! Bank accounts.
 
-use karbor_types::{Instant, ProjectId};
+use karbor_types::{CheckpointState, Instant, ProjectId, ProviderId};
 use sea_query::{Expr, ExprTrait, Order, Query};
 
 use crate::sql::{Row, Table, Transaction, not_found, number};
 use crate::store::transaction::transaction;
-use crate::{BankAccount, Error, Result, Store};
+use crate::{BankAccount, BankAccountUpdate, Error, Result, Store};
 
 impl Table for BankAccount {
     const TABLE: &'static str = "bank_accounts";
     const WHAT: &'static str = "bank account";
-    const COLUMNS: &'static [&'static str] =
-        &["project_id", "bank", "quota_bytes", "created_at", "updated_at"];
+    const COLUMNS: &'static [&'static str] = &[
+        "project_id",
+        "bank",
+        "quota_bytes",
+        "place",
+        "credentials",
+        "key_source",
+        "created_at",
+        "updated_at",
+    ];
 
     fn read(row: &Row) -> Result<Self> {
         Ok(Self {
             project: row.parsed("project_id")?,
             bank: row.text("bank")?,
             quota_bytes: row.optional_count("quota_bytes")?,
+            place: row.optional_text("place")?,
+            credentials: row.optional_text("credentials")?,
+            key_source: row.optional_text("key_source")?,
             created_at: row.instant("created_at")?,
             updated_at: row.optional_instant("updated_at")?,
         })
@@ -62,26 +73,64 @@ impl Store {
         self.rows("listing bank accounts", &select).await?.iter().map(BankAccount::read).collect()
     }
 
-    /// Sets how many bytes a project may have in a bank.
+    /// Changes what is said of a project's account in a bank; `providers` are those that keep their checkpoints there.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for more than a database can hold.
-    pub async fn set_bank_quota(
+    /// [`Error::Invalid`] for more bytes than a database can hold; [`Error::Conflict`] for another place, or a way in to
+    /// another, while one of these providers has a checkpoint of the project that is not deleted.
+    pub async fn update_bank_account(
         &self,
         project: &ProjectId,
         bank: &str,
-        quota_bytes: Option<u64>,
+        update: &BankAccountUpdate,
+        providers: &[ProviderId],
         now: Instant,
     ) -> Result<BankAccount> {
-        let quota = quota_bytes.map(|bytes| number("a quota of bytes", bytes)).transpose()?;
-        transaction!(self, "setting the quota of a bank account", |tx| {
+        let quota =
+            update.quota_bytes.map(|quota| quota.map(|bytes| number("a quota of bytes", bytes)).transpose());
+        let quota = quota.transpose()?;
+        transaction!(self, "changing a bank account", |tx| {
             made(tx, project, bank, now).await?;
-            let mut update = Query::update();
-            update.table(BankAccount::TABLE).value("quota_bytes", quota).value("updated_at", now.as_micros());
-            tx.execute(update.and_where(is_it(project, bank))).await?;
+            let standing = find(tx, project, bank).await?;
+            if update.place.as_ref().is_some_and(|place| *place != standing.place) {
+                is_unused(tx, project, bank, providers).await?;
+            }
+            let mut change = Query::update();
+            change.table(BankAccount::TABLE).value("updated_at", now.as_micros());
+            if let Some(quota) = quota {
+                change.value("quota_bytes", quota);
+            }
+            for (column, value) in [
+                ("place", &update.place),
+                ("credentials", &update.credentials),
+                ("key_source", &update.key_source),
+            ] {
+                if let Some(value) = value {
+                    change.value(column, value.clone());
+                }
+            }
+            tx.execute(change.and_where(is_it(project, bank))).await?;
             find(tx, project, bank).await
         })
     }
+}
+
+/// Succeeds if no checkpoint of the project is in that bank, or on its way there.
+async fn is_unused(
+    tx: &mut Transaction,
+    project: &ProjectId,
+    bank: &str,
+    providers: &[ProviderId],
+) -> Result<()> {
+    let mut select = Query::select();
+    select.column("id").from("checkpoints").and_where(Expr::col("project_id").eq(project.as_str()));
+    select.and_where(Expr::col("provider_id").is_in(providers.iter().map(ToString::to_string)));
+    select.and_where(Expr::col("state").ne(CheckpointState::Deleted.as_str())).limit(1);
+    if providers.is_empty() || tx.rows(&select).await?.is_empty() {
+        return Ok(());
+    }
+    let state = "in use: checkpoints of the project are in it".to_owned();
+    Err(Error::Conflict { what: BankAccount::WHAT, id: bank.to_owned(), state })
 }
 
 fn is_it(project: &ProjectId, bank: &str) -> Expr {

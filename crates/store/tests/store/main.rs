@@ -86,6 +86,7 @@ cases! {
     small::a_purge_removes_what_is_long_over,
     small::the_default_class_holds_for_projects_without_limits,
     small::a_bank_account_is_made_once_with_defaults,
+    small::a_bank_account_moves_only_while_nothing_is_in_it,
     small::a_service_reports_itself,
     small::services_that_start_together_get_different_numbers,
     small::a_trigger_in_use_stays,

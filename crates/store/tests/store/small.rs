@@ -1,11 +1,11 @@
 //! Quotas, services, triggers and ledgers.
 
 use karbor_store::{
-    Error, LedgerPurpose, LedgerState, Limit, NewLedgerEntry, NewStep, OperationQuery, Purged, QuotaResource,
-    Quotas, ScheduledOperation, ServiceStatus, SubjectChange, Trigger, TriggerUpdate,
+    BankAccountUpdate, Error, LedgerPurpose, LedgerState, Limit, NewLedgerEntry, NewStep, OperationQuery,
+    Purged, QuotaResource, Quotas, ScheduledOperation, ServiceStatus, SubjectChange, Trigger, TriggerUpdate,
 };
 use karbor_types::{
-    CheckpointEvent, CheckpointState, OperationId, OperationKind, OperationLogId, OperationState,
+    CheckpointEvent, CheckpointState, OperationId, OperationKind, OperationLogId, OperationState, ProviderId,
     ResourceKey, ScheduledOperationId, TriggerId, UserId,
 };
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::checkpoints::import;
 use crate::kit::World;
 use crate::operations::{claim, ends, happened};
-use crate::rows::{UNLIMITED, about, at, checkpoint, operation, plan, project, quotas, used, uuid};
+use crate::rows::{UNLIMITED, about, at, checkpoint, operation, plan, project, protect, quotas, used, uuid};
 
 pub(crate) async fn limits_are_those_of_the_project_else_the_defaults(world: World) {
     let store = &world.store;
@@ -284,14 +284,50 @@ pub(crate) async fn a_bank_account_is_made_once_with_defaults(world: World) {
     assert!(made.iter().all(|account| *account == made[0]), "{made:?}");
     assert_eq!((made[0].quota_bytes, made[0].updated_at), (None, None));
 
-    let set = store.set_bank_quota(&project, "files", Some(7), at(9)).await.expect("set");
+    let quota = |bytes| BankAccountUpdate { quota_bytes: Some(bytes), ..BankAccountUpdate::default() };
+    let set = store.update_bank_account(&project, "files", &quota(Some(7)), &[], at(9)).await.expect("set");
     assert_eq!((set.quota_bytes, set.created_at, set.updated_at), (Some(7), made[0].created_at, Some(at(9))));
-    let other = store.set_bank_quota(&project, "objects", None, at(9)).await.expect("made and set");
+    let other =
+        store.update_bank_account(&project, "objects", &quota(None), &[], at(9)).await.expect("made and set");
     assert_eq!(store.list_bank_accounts(Some(&project)).await.expect("listed"), [set.clone(), other]);
     assert_eq!(store.bank_account(&project, "files", at(20)).await.expect("found"), set);
-    let refused = store.set_bank_quota(&project, "files", Some(u64::MAX), at(9)).await;
+    let refused = store.update_bank_account(&project, "files", &quota(Some(u64::MAX)), &[], at(9)).await;
     assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
     assert!(store.list_bank_accounts(Some(&crate::rows::project("q"))).await.expect("listed").is_empty());
+}
+
+pub(crate) async fn a_bank_account_moves_only_while_nothing_is_in_it(world: World) {
+    let store = &world.store;
+    let project = crate::rows::project("p");
+    let text = |text: &str| Some(Some(text.to_owned()));
+    let made = checkpoint(1, "p");
+    let providers = [made.provider];
+    let settings = BankAccountUpdate {
+        place: text("s3://theirs"),
+        credentials: text("sealed"),
+        key_source: text("finance"),
+        ..BankAccountUpdate::default()
+    };
+    let set = store.update_bank_account(&project, "files", &settings, &providers, at(1)).await.expect("set");
+    let shown =
+        (set.place.as_deref(), set.credentials.as_deref(), set.key_source.as_deref(), set.quota_bytes);
+    assert_eq!(shown, (Some("s3://theirs"), Some("sealed"), Some("finance"), None));
+    store.create_checkpoint(&made, &protect(&made), &UNLIMITED, at(2)).await.expect("made");
+
+    let back = BankAccountUpdate { place: Some(None), ..BankAccountUpdate::default() };
+    let refused = store.update_bank_account(&project, "files", &back, &providers, at(3)).await;
+    assert!(matches!(refused, Err(Error::Conflict { .. })), "{refused:?}");
+    // The same place again, and all else, can be said at any time; and so it can of a bank that holds nothing.
+    let same = BankAccountUpdate { credentials: Some(None), ..settings };
+    let set = store.update_bank_account(&project, "files", &same, &providers, at(4)).await.expect("set");
+    assert_eq!((set.credentials, set.place.as_deref()), (None, Some("s3://theirs")));
+    let elsewhere = [ProviderId(uuid(99))];
+    store.update_bank_account(&project, "objects", &back, &elsewhere, at(5)).await.expect("set");
+    let other = crate::rows::project("q");
+    store
+        .update_bank_account(&other, "files", &back, &providers, at(6))
+        .await
+        .expect("another project's is empty");
 }
 
 pub(crate) async fn the_default_class_holds_for_projects_without_limits(world: World) {
