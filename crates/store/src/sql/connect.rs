@@ -84,6 +84,8 @@ async fn open_postgres(url: &str, options: &StoreOptions) -> Result<Database> {
     let pool = PgPoolOptions::new()
         .max_connections(options.connections.max(1))
         .acquire_timeout(Duration::from_secs(u64::from(options.busy_seconds)))
+        .test_before_acquire(false)
+        .before_acquire(|connection, seen| Box::pin(is_well(connection, seen)))
         .after_connect(move |connection, _| {
             let set_up = set_up.clone();
             Box::pin(async move {
@@ -110,6 +112,8 @@ async fn open_mysql(rest: &str, options: &StoreOptions) -> Result<Database> {
     let pool = MySqlPoolOptions::new()
         .max_connections(options.connections.max(1))
         .acquire_timeout(Duration::from_secs(u64::from(options.busy_seconds)))
+        .test_before_acquire(false)
+        .before_acquire(|connection, seen| Box::pin(is_well(connection, seen)))
         .after_connect(move |connection, _| {
             let set_up = set_up.clone();
             Box::pin(async move {
@@ -118,6 +122,23 @@ async fn open_mysql(rest: &str, options: &StoreOptions) -> Result<Database> {
             })
         });
     Ok(Database::Mysql(pool.connect_with(connect).await.map_err(|source| failed(DOING, source))?))
+}
+
+/// How long a connection rests until its server may have left meanwhile.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+const RESTED: Duration = Duration::from_secs(1);
+
+/// Asks whether the server is still there, of a connection that has rested: asking each time would be one more round trip
+/// for every statement.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+async fn is_well(
+    connection: &mut impl sqlx::Connection,
+    seen: sqlx::pool::PoolConnectionMetadata,
+) -> sqlx::Result<bool> {
+    if seen.idle_for >= RESTED {
+        connection.ping().await?;
+    }
+    Ok(true)
 }
 
 /// The parser's messages name what is wrong; the URL itself, with its password, they leave out.
