@@ -71,7 +71,7 @@ impl Fault {
     }
 
     /// Says when to try again.
-    pub(crate) fn to_be_tried_again(mut self) -> Self {
+    pub(crate) fn worth_a_retry(mut self) -> Self {
         self.headers.push((header::RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS)));
         self
     }

@@ -158,7 +158,7 @@ async fn identified(
             let fault = Fault::unavailable(message, Some(Cause(Arc::new(err))));
             // The oldest clients fail over this header; those who name a microversion do not.
             let knows = headers.contains_key(microversion::HEADER);
-            Err(if knows { fault.to_be_tried_again() } else { fault }.into_response())
+            Err(if knows { fault.worth_a_retry() } else { fault }.into_response())
         }
     }
 }
