@@ -137,7 +137,7 @@ impl ServiceBanks {
 
     fn keys_of(&self, settings: &AccountSettings) -> karbor_plugin::Result<Vec<MasterKey>> {
         let name = settings.key_source.as_deref();
-        self.keys.from_source(name).ok_or_else(|| {
+        self.keys.led_by(name).ok_or_else(|| {
             let name = name.unwrap_or_default();
             Error::new(ErrorKind::Invalid, format!("there is no master key `{name}` in keys.named"))
         })

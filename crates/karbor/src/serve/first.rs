@@ -43,7 +43,7 @@ pub(crate) struct MasterKeys {
 
 impl MasterKeys {
     /// Returns all keys, the one of that name first; `None` when there is none of that name.
-    pub(crate) fn from_source(&self, name: Option<&str>) -> Option<Vec<MasterKey>> {
+    pub(crate) fn led_by(&self, name: Option<&str>) -> Option<Vec<MasterKey>> {
         let mut keys = match name {
             None | Some(FIRST_KEY) => Vec::new(),
             Some(name) => vec![self.named.get(name)?.clone()],
