@@ -106,6 +106,9 @@ pub struct Snapshot {
     pub volume_id: String,
     /// The volume's size in GiB.
     pub size: u64,
+    /// When it was taken.
+    #[serde(default, deserialize_with = "or_default")]
+    pub created_at: String,
     /// The tenant's own properties.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,

@@ -237,7 +237,6 @@ pub(super) async fn abandoned_restore(bench: &Bench<'_>) -> Verdict {
 }
 
 pub(super) async fn cancelled(bench: &Bench<'_>) -> Verdict {
-    let protected = bench.protect().await?;
     for kind in [OperationKind::Protect, OperationKind::Restore] {
         for waits in WAITS {
             bench.fixture.reset().await;
@@ -249,6 +248,8 @@ pub(super) async fn cancelled(bench: &Bench<'_>) -> Verdict {
                     (operation, vault, Some(writer))
                 }
                 _ => {
+                    // What was reset may be another one than before.
+                    let protected = bench.protect().await?;
                     bench.fixture.lose().await;
                     let reader = bench.reader(protected.checkpoint).await?;
                     (bench.restoring(&protected)?, TaskVault::Read(reader), None)
@@ -275,12 +276,11 @@ pub(super) async fn cancelled(bench: &Bench<'_>) -> Verdict {
 }
 
 pub(super) async fn dry_run(bench: &Bench<'_>) -> Verdict {
-    let protected = bench.protect().await?;
     for lost in [true, false] {
+        bench.fixture.reset().await;
+        let protected = bench.protect().await?;
         if lost {
             bench.fixture.lose().await;
-        } else {
-            bench.fixture.reset().await;
         }
         let before = bench.fixture.fingerprint().await;
         let operation = Operation { dry_run: true, ..bench.restoring(&protected)? };

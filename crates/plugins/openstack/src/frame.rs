@@ -107,9 +107,9 @@ pub(crate) fn saved_info(title: &str, name: &str, properties: Value) -> Value {
     json!({"title": title, "type": "object", "properties": {name: record}, "required": [name]})
 }
 
-/// Returns one property that is a text. Old clients send an empty text, or null, for what they leave out.
+/// Returns one property that is a text. Its default is null, as in the old schemas: there is none.
 pub(crate) fn text(title: &str, description: &str) -> Value {
-    json!({"type": ["string", "null"], "default": null, "maxLength": 255, "title": title, "description": description})
+    json!({"type": "string", "default": null, "maxLength": 255, "title": title, "description": description})
 }
 
 /// Returns one property that is true or false.

@@ -3,6 +3,7 @@
 //! Below a server stands the image that it was booted from, and there it means what the server has made of that image
 //! since. It is another thing than the image itself, so it has an id of its own ([`of_server`]).
 
+mod places;
 pub(crate) mod plugin;
 pub(crate) mod work;
 
@@ -14,6 +15,8 @@ use karbor_plugin::{
     Context, Error, ErrorKind, InstancePage, Page, Protectable, Resource, ResourceKey, ResourceType, Result,
 };
 use serde_json::{Map, Value, json};
+
+pub(crate) use places::Places;
 
 use crate::error::Doing;
 use crate::{Shared, kinds, listing};

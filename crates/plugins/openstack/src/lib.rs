@@ -80,6 +80,7 @@ pub struct OpenStack {
 pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) listings: Listings,
+    pub(crate) restored_images: image::Places,
     pub(crate) spool: PathBuf,
 }
 
@@ -103,7 +104,12 @@ impl OpenStack {
     /// Prepares for a cloud. It is not asked yet.
     pub fn open(options: OpenStackOptions) -> Self {
         let OpenStackOptions { cloud, login, spool } = options;
-        let shared = Shared { sessions: Sessions::new(cloud, login), listings: Listings::default(), spool };
+        let shared = Shared {
+            sessions: Sessions::new(cloud, login),
+            listings: Listings::default(),
+            restored_images: image::Places::default(),
+            spool,
+        };
         Self { shared: Arc::new(shared) }
     }
 

@@ -11,12 +11,13 @@ use karbor_openstack_client::glance::{Glance, Image};
 use karbor_openstack_client::{Service, ServiceType, Session};
 use karbor_plugin::{
     Description, Error, ErrorKind, Finding, Hook, LedgerEntry, OperationKind, Outcome, PlannedEffect,
-    Protection, Resource, ResourceKey, ResourceType, Restored, Result, Schemas, Severity, Task,
+    Protection, Purpose, Resource, ResourceKey, ResourceType, Restored, Result, Schemas, Severity, Task,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::Doing;
+use crate::image::places::Replaced;
 use crate::image::{parts, work};
 use crate::made::{Made, SCAFFOLD_KEY, TAG_KEY};
 use crate::poll::{Patience, Reached, reached};
@@ -84,6 +85,9 @@ struct Saved {
     members: Vec<String>,
     /// The server whose disk it is.
     server_id: Option<String>,
+    /// Glance's digest of the bytes.
+    #[serde(default)]
+    digest: Option<String>,
 }
 
 /// What one hook leaves for the next.
@@ -151,7 +155,7 @@ impl Protection for ImageProtection {
             (OperationKind::Protect, Hook::PrepareBegin) => self.begin(task).await,
             (OperationKind::Protect, Hook::Main) => self.store(task).await,
             (OperationKind::Protect, Hook::Complete) => {
-                self.remove_scaffolds(task).await?;
+                self.remove(task, Purpose::Scaffold).await?;
                 Ok(Outcome::default())
             }
             (OperationKind::Restore, Hook::Main) => self.restore(task).await,
@@ -354,9 +358,10 @@ impl ImageProtection {
         self.patience().wait(task, &format!("the image of server {server}"), ask).await
     }
 
-    async fn remove_scaffolds(&self, task: &Task) -> Result<()> {
+    /// Removes everything that this operation made for a purpose, newest first.
+    async fn remove(&self, task: &Task, purpose: Purpose) -> Result<()> {
         for entry in task.ledger.entries().await?.into_iter().rev() {
-            if entry.is_open() && entry.purpose == karbor_plugin::Purpose::Scaffold {
+            if entry.is_open() && entry.purpose == purpose {
                 self.clean_up(task, &entry).await?;
                 task.ledger.removed(entry.id).await?;
             }
@@ -376,22 +381,43 @@ impl ImageProtection {
         if task.dry_run {
             let details = json!({
                 "size_bytes": saved.size_bytes, "disk_format": saved.disk_format, "visibility": saved.visibility});
-            let plan = frame::planned(PlannedEffect::Create, format!("image `{name}`"), details, None);
+            let key = ResourceKey::new(kinds::IMAGE, saved.id.clone());
+            let is_shared = key != task.resource.key && task.reader()?.resources().any(|other| *other == key);
+            let effect = if is_shared { PlannedEffect::Reuse } else { PlannedEffect::Create };
+            let plan = frame::planned(effect, format!("image `{name}`"), details, None);
             return Ok(Outcome { plan: vec![plan], ..Outcome::default() });
         }
         let (_, glance) = self.glance(task).await?;
-        let stream = task.reader()?.open_stream(&task.resource.key, STREAM).await?;
         let made = Made::product(work::IMAGE, "restored");
         let document = document(&saved, &name);
-        let id = work::filled(task, &glance, self.patience(), &made, document, stream).await?;
-        let findings = finish(&glance, &saved, &id).await?;
-        let restored = Restored { key: ResourceKey::new(kinds::IMAGE, id.clone()), name };
-        Ok(Outcome {
-            state: json!({"restored": id}),
-            restored: Some(restored),
-            findings,
-            ..Outcome::default()
-        })
+        if saved.server_id.is_some() {
+            let stream = task.reader()?.open_stream(&task.resource.key, STREAM).await?;
+            let id = work::filled(task, &glance, self.patience(), &made, document, stream).await?;
+            return finished(&glance, &saved, id, name).await;
+        }
+        // Whoever was booted from this image shall have one and the same again.
+        let place = self.shared.restored_images.of(&format!("{}/{}", task.operation_id, saved.id));
+        let mut known = place.lock().await;
+        let own = &task.resource.key.id;
+        let others = known.as_ref().filter(|made| made.by != *own).map(|made| made.image.clone());
+        let mut id = others.or_else(|| restored_already(task, &saved.id));
+        if id.is_none() && parts(own).1.is_some() {
+            id = there_still(&glance, &saved).await?;
+        }
+        let outcome = match id {
+            Some(id) => {
+                // What an earlier run of ours made of it is not needed.
+                self.remove(task, Purpose::Product).await?;
+                used(id, name)
+            }
+            None => {
+                let stream = task.reader()?.open_stream(&task.resource.key, STREAM).await?;
+                let id = work::filled(task, &glance, self.patience(), &made, document, stream).await?;
+                *known = Some(Replaced { image: id.clone(), by: own.clone() });
+                finished(&glance, &saved, id, name).await?
+            }
+        };
+        Ok(outcome)
     }
 
     /// Takes our tag away: from now on the image is as the original was.
@@ -409,6 +435,43 @@ impl ImageProtection {
         }
         Ok(Outcome::default())
     }
+}
+
+/// Returns the image that another resource of this operation was restored as, if it means the same image.
+fn restored_already(task: &Task, image: &str) -> Option<String> {
+    let reader = task.reader().ok()?;
+    let is_same = |key: &ResourceKey| {
+        let record = reader.record(key, RECORD);
+        key.kind.as_str() == kinds::IMAGE
+            && *key != task.resource.key
+            && record.is_some_and(|record| record["id"] == image && record["server_id"].is_null())
+    };
+    task.restored.iter().find(|(old, _)| is_same(old)).map(|(_, new)| new.id.clone())
+}
+
+/// Returns the image that a server was booted from, if it is still what it was.
+async fn there_still(glance: &Glance, saved: &Saved) -> Result<Option<String>> {
+    match glance.image(&saved.id).await {
+        Err(err) if err.is_not_found() => Ok(None),
+        image => {
+            let image = image.doing(|| format!("looking at image {}", saved.id))?;
+            let is_same =
+                image.status == "active" && saved.digest.is_some() && image.os_hash_value == saved.digest;
+            Ok(is_same.then_some(image.id))
+        }
+    }
+}
+
+/// Returns the outcome for an image that is there already: it is somebody else's to finish.
+fn used(id: String, name: String) -> Outcome {
+    let restored = Restored { key: ResourceKey::new(kinds::IMAGE, id), name };
+    Outcome { restored: Some(restored), ..Outcome::default() }
+}
+
+/// Finishes an image of ours and returns its outcome.
+async fn finished(glance: &Glance, saved: &Saved, id: String, name: String) -> Result<Outcome> {
+    let findings = finish(glance, saved, &id).await?;
+    Ok(Outcome { state: json!({"restored": id.clone()}), findings, ..used(id, name) })
 }
 
 /// How often a server is seen idle before its image is taken for one that never comes.
@@ -459,6 +522,7 @@ fn saved(
         properties,
         members,
         server_id: server,
+        digest: image.os_hash_value.clone(),
     }
 }
 

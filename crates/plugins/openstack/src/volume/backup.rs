@@ -88,6 +88,7 @@ struct Saved {
 struct State {
     snapshot: Option<String>,
     volume: Option<Definition>,
+    taken_at: String,
 }
 
 /// Protects volumes by Cinder's backups.
@@ -148,13 +149,7 @@ impl Protection for VolumeBackup {
         let work = self.work(task).await?;
         match (task.operation, hook) {
             (OperationKind::Protect, Hook::PrepareBegin) => self.begin(&work).await,
-            (OperationKind::Protect, Hook::PrepareFinish) => {
-                let state: State = frame::state(task)?;
-                if let Some(snapshot) = state.snapshot {
-                    work.snapshot_taken(&snapshot).await?;
-                }
-                Ok(Outcome::default())
-            }
+            (OperationKind::Protect, Hook::PrepareFinish) => work.taken().await,
             (OperationKind::Protect, Hook::Main) => back_up(&work).await,
             (OperationKind::Protect, Hook::Complete) => {
                 work.remove_scaffolds().await?;
@@ -201,9 +196,10 @@ async fn back_up(work: &Work<'_>) -> Result<Outcome> {
     if task.dry_run {
         return Ok(Outcome::default());
     }
-    let State { snapshot, volume: Some(volume) } = frame::state(task)? else {
+    let State { snapshot, volume: Some(mut volume), taken_at } = frame::state(task)? else {
         return Err(Error::new(ErrorKind::Other, format!("nothing is known of {}", task.resource.key)));
     };
+    volume.taken_at = taken_at;
     let made = Made::product(BACKUP, "backup");
     let tag = made.tag(task);
     let incremental = options.backup_mode == Mode::Incremental && has_backup(work, &volume.id).await?;

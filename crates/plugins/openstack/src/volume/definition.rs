@@ -32,6 +32,9 @@ pub(crate) struct Definition {
     /// How the bytes came out of the cloud; empty where they stay there.
     #[serde(default)]
     pub(crate) transport: String,
+    /// When its snapshot was taken, as Cinder says; those of one checkpoint tell how far apart they are.
+    #[serde(default)]
+    pub(crate) taken_at: String,
 }
 
 /// What Cinder puts between the tenant's own properties.
@@ -57,6 +60,7 @@ impl Definition {
             metadata,
             image_metadata,
             transport: transport.to_owned(),
+            taken_at: String::new(),
         }
     }
 
@@ -131,6 +135,7 @@ pub(crate) fn saved_info(title: &str, more: Value) -> Value {
         "metadata": {"type": "object", "title": "Properties"},
         "image_metadata": {"type": "object", "title": "Properties of the image"},
         "transport": {"type": "string", "title": "Transport"},
+        "taken_at": {"type": "string", "title": "When the snapshot was taken"},
     });
     if let (Value::Object(members), Value::Object(more)) = (&mut members, more) {
         members.extend(more);

@@ -43,6 +43,7 @@ struct Saved {
 struct State {
     snapshot: Option<String>,
     volume: Option<Definition>,
+    taken_at: String,
 }
 
 /// Protects volumes by snapshots.
@@ -90,7 +91,7 @@ impl Protection for VolumeSnapshot {
         let work = self.work(task).await?;
         match (task.operation, hook) {
             (OperationKind::Protect, Hook::PrepareBegin) => begin(&work).await,
-            (OperationKind::Protect, Hook::PrepareFinish) => taken(&work).await,
+            (OperationKind::Protect, Hook::PrepareFinish) => work.taken().await,
             (OperationKind::Protect, Hook::Main) => save(task),
             (OperationKind::Restore, Hook::Main) => restore(&work).await,
             (OperationKind::Restore, Hook::Complete) => work.publish().await,
@@ -128,22 +129,16 @@ async fn begin(work: &Work<'_>) -> Result<Outcome> {
     Ok(Outcome { state, ..Outcome::default() })
 }
 
-async fn taken(work: &Work<'_>) -> Result<Outcome> {
-    let state: State = frame::state(work.task)?;
-    if let Some(snapshot) = state.snapshot {
-        work.snapshot_taken(&snapshot).await?;
-    }
-    Ok(Outcome::default())
-}
-
 fn save(task: &Task) -> Result<Outcome> {
     if task.dry_run {
         return Ok(Outcome::default());
     }
-    let State { snapshot: Some(snapshot_id), volume: Some(volume) } = frame::state(task)? else {
+    let State { snapshot: Some(snapshot_id), volume: Some(mut volume), taken_at } = frame::state(task)?
+    else {
         let text = format!("no snapshot was taken of {}", task.resource.key);
         return Err(Error::new(ErrorKind::Other, text));
     };
+    volume.taken_at = taken_at;
     task.writer()?.put_record(RECORD, json!(Saved { volume, snapshot_id }))?;
     Ok(Outcome::default())
 }

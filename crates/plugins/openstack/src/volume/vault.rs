@@ -92,6 +92,7 @@ impl Default for Settings {
 struct State {
     snapshot: Option<String>,
     volume: Option<Definition>,
+    taken_at: String,
 }
 
 /// What a provider sets for the old plugin. How it cut the bytes is read and means nothing.
@@ -177,7 +178,7 @@ impl Protection for VolumeVault {
         frame::require_kind(task, kinds::VOLUME)?;
         match (task.operation, hook) {
             (OperationKind::Protect, Hook::PrepareBegin) => self.begin(&self.work(task).await?).await,
-            (OperationKind::Protect, Hook::PrepareFinish) => self.taken(&self.work(task).await?).await,
+            (OperationKind::Protect, Hook::PrepareFinish) => self.work(task).await?.taken().await,
             (OperationKind::Protect, Hook::Main) => self.store(&self.work(task).await?).await,
             (OperationKind::Protect, Hook::Complete) => {
                 if !task.dry_run {
@@ -225,20 +226,13 @@ impl VolumeVault {
         Ok(Outcome { state, ..Outcome::default() })
     }
 
-    async fn taken(&self, work: &Work<'_>) -> Result<Outcome> {
-        let state: State = frame::state(work.task)?;
-        if let Some(snapshot) = state.snapshot {
-            work.snapshot_taken(&snapshot).await?;
-        }
-        Ok(Outcome::default())
-    }
-
     async fn store(&self, work: &Work<'_>) -> Result<Outcome> {
         let task = work.task;
         if task.dry_run {
             return Ok(Outcome::default());
         }
-        let State { snapshot: Some(snapshot), volume: Some(definition), .. } = frame::state(task)? else {
+        let State { snapshot: Some(snapshot), volume: Some(mut definition), taken_at } = frame::state(task)?
+        else {
             let text = format!("no snapshot was taken of {}", task.resource.key);
             return Err(Error::new(ErrorKind::Other, text));
         };
@@ -247,6 +241,7 @@ impl VolumeVault {
             Transport::Attach => self.store_attached(work, &volume).await?,
             Transport::Image => store_image(work, &volume).await?,
         }
+        definition.taken_at = taken_at;
         task.writer()?.put_record(RECORD, json!(definition))?;
         Ok(Outcome::default())
     }

@@ -107,7 +107,7 @@ impl<'a> Work<'a> {
     }
 
     /// Waits until a snapshot is taken.
-    pub(crate) async fn snapshot_taken(&self, id: &str) -> Result<Snapshot> {
+    async fn snapshot_taken(&self, id: &str) -> Result<Snapshot> {
         let what = format!("snapshot {id} to become available");
         let ask = || async {
             let snapshot = self.cinder.snapshot(id).await.doing(|| format!("looking at snapshot {id}"))?;
@@ -122,6 +122,19 @@ impl<'a> Work<'a> {
             }
         };
         self.patience.wait(self.task, &what, ask).await
+    }
+
+    /// Ends the short phase: waits until the snapshot is taken, and remembers when that was.
+    pub(crate) async fn taken(&self) -> Result<Outcome> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct State {
+            snapshot: Option<String>,
+        }
+        let state: State = frame::state(self.task)?;
+        let Some(snapshot) = state.snapshot else { return Ok(Outcome::default()) };
+        let taken_at = self.snapshot_taken(&snapshot).await?.created_at;
+        Ok(Outcome { state: json!({"taken_at": taken_at}), ..Outcome::default() })
     }
 
     /// Makes a volume, once; its tag stands in its metadata.

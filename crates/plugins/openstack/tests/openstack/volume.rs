@@ -186,7 +186,8 @@ impl Fixture for Fixed {
 
     async fn lose(&self) {
         let id = self.volume().id;
-        if self.stores_data {
+        // A volume with snapshots cannot be lost.
+        if self.plugin != "karbor-volume-snapshot-plugin" {
             self.world.cinder().delete_volume(&id).await.expect("removed");
             let gone = async {
                 while self.world.cinder().volume(&id).await.is_ok() {
@@ -222,13 +223,19 @@ impl Fixture for Fixed {
         for volume in cinder.volumes(&[]).all().await.expect("volumes") {
             all.push(format!("volume {} {} {} {:?}", volume.id, volume.name, volume.status, volume.metadata));
         }
-        for snapshot in cinder.snapshots(&[]).all().await.expect("snapshots") {
+        // What a plugin keeps in the cloud for good is what it is for.
+        let is_kept = |metadata: &BTreeMap<String, String>| {
+            !self.stores_data && !metadata.contains_key("karbor_scaffold")
+        };
+        let snapshots = cinder.snapshots(&[]).all().await.expect("snapshots");
+        for snapshot in snapshots.iter().filter(|snapshot| !is_kept(&snapshot.metadata)) {
             all.push(format!("snapshot {} {}", snapshot.id, snapshot.status));
         }
         for image in glance.images(&[("owner", &self.world.own.project)]).all().await.expect("images") {
             all.push(format!("image {} {}", image.id, image.status));
         }
-        for backup in cinder.backups(&[]).all().await.expect("backups") {
+        let backups = cinder.backups(&[]).all().await.expect("backups");
+        for backup in backups.iter().filter(|backup| !is_kept(&backup.metadata)) {
             all.push(format!("backup {} {}", backup.id, backup.status));
         }
         all.sort();
@@ -254,4 +261,14 @@ async fn volumes_in_the_vault_keep_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn volumes_through_glance_keep_the_contract() {
     keeps_the_contract("karbor-volume-glance-plugin", json!({"poll_interval": 1}), true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_as_snapshots_keep_the_contract() {
+    keeps_the_contract("karbor-volume-snapshot-plugin", json!({"poll_interval": 1}), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_as_backups_keep_the_contract() {
+    keeps_the_contract("karbor-volume-protection-plugin", json!({"poll_interval": 1}), false).await;
 }
