@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::Ignored;
 use crate::catalog::ServiceType;
 use crate::error::Result;
+use crate::neutron::null_is_default;
 use crate::page::Pages;
 use crate::service::Service;
 use crate::session::Session;
@@ -27,7 +28,8 @@ pub struct Share {
     pub name: Option<String>,
     /// Its description.
     pub description: Option<String>,
-    /// Its state.
+    /// Its state; Manila has none for a moment while it makes or removes one.
+    #[serde(deserialize_with = "null_is_default")]
     pub status: String,
     /// Whose it is.
     pub project_id: String,
@@ -66,6 +68,7 @@ pub struct ShareSnapshot {
     /// Its description.
     pub description: Option<String>,
     /// Its state.
+    #[serde(deserialize_with = "null_is_default")]
     pub status: String,
     /// Of which share.
     pub share_id: String,
@@ -80,6 +83,7 @@ pub struct AccessRule {
     /// Its id.
     pub id: String,
     /// Its state.
+    #[serde(deserialize_with = "null_is_default")]
     pub state: String,
     /// By what a user is known: `ip`, `user`, `cert`, `cephx`.
     pub access_type: String,
@@ -278,8 +282,8 @@ mod tests {
 
     #[test]
     fn a_share_is_read_with_what_it_does_not_say() {
-        let text = r#"{"id": "s", "name": null, "size": 1, "share_proto": "NFS", "metadata": {"a": "b"}}"#;
+        let text = r#"{"id": "s", "name": null, "size": 1, "share_proto": "NFS", "status": null, "metadata": {"a": "b"}}"#;
         let share: Share = serde_json::from_str(text).unwrap();
-        assert_eq!((share.name, share.size, share.metadata["a"].as_str()), (None, 1, Some("b")));
+        assert_eq!((share.name, share.status.as_str(), share.metadata["a"].as_str()), (None, "", Some("b")));
     }
 }

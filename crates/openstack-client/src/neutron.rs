@@ -525,8 +525,10 @@ fn strange(kind: Kind, id: &str) -> Error {
     Error::new(ErrorKind::Other, "network", doing, "the answer is not what was expected")
 }
 
-/// Neutron writes null where nothing was ever set.
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+/// Reads null, which is written where nothing was ever set, as nothing.
+pub(crate) fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 

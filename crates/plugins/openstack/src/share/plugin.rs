@@ -104,8 +104,9 @@ struct Chosen {
     problems: Vec<String>,
 }
 
-/// States of a share in which it will be available by itself.
-const ON_THE_WAY: &[&str] = &["creating", "creating_from_snapshot", "reverting", "extending", "shrinking"];
+/// States of a share in which it will be available by itself; at its very beginning it has none.
+const ON_THE_WAY: &[&str] =
+    &["", "creating", "creating_from_snapshot", "reverting", "extending", "shrinking"];
 
 impl ShareProtection {
     async fn session(&self, task: &Task) -> Result<Session> {

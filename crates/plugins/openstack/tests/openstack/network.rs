@@ -18,7 +18,8 @@ const KINDS: [Kind; 6] =
     [Kind::Network, Kind::Subnet, Kind::Router, Kind::Port, Kind::SecurityGroup, Kind::FloatingIp];
 
 /// What Neutron says of a thing and nobody chose, or what is another's.
-const VOLATILE: &[&str] = &["created_at", "updated_at", "revision_number", "status", "external_fixed_ips"];
+const VOLATILE: &[&str] =
+    &["created_at", "updated_at", "revision_number", "status", "external_fixed_ips", "standard_attr_id"];
 
 /// Networks of a project of its own, and the plugin that protects them.
 struct Fixed {

@@ -190,17 +190,19 @@ impl Fixed {
         let names = servers.iter().map(name).collect();
         let mut now = describe(&self.neutron, self.project(), names).await;
         for (index, mut server) in servers.into_iter().enumerate() {
-            let group = server["server_groups"].as_array().map(Vec::len);
             server.as_object_mut().expect("one").retain(|name, _| !VOLATILE.contains(&name.as_str()));
-            server["groups"] = json!(group);
             for addresses in server["addresses"].as_object_mut().expect("one").values_mut() {
-                addresses.as_array_mut().expect("a list").sort_by_key(Value::to_string);
+                let addresses = addresses.as_array_mut().expect("a list");
+                // Nova hears of floating addresses late; Neutron is asked for them.
+                addresses.retain(|address| address["OS-EXT-IPS:type"] == "fixed");
+                addresses.sort_by_key(Value::to_string);
             }
             now.insert(format!("server {index}"), server);
         }
         now.insert("key".to_owned(), json!(self.nova.key_pair("key").await.is_ok()));
         let groups = self.nova.server_groups().await.expect("groups");
-        now.insert("groups".to_owned(), json!(groups.iter().map(|group| &group.name).collect::<Vec<_>>()));
+        let groups = groups.iter().map(|group| json!([group.name, group.policy, group.members.len()]));
+        now.insert("groups".to_owned(), groups.collect());
         now
     }
 }
