@@ -11,7 +11,7 @@ use karbor_plugin::{Error, ErrorKind, Result};
 use serde_json::{Map, Value, json};
 
 use crate::network::capture;
-use crate::network::plan::{Part, Plan, Step, Target};
+use crate::network::plan::{Part, Plan, Step, Target, rule_part};
 use crate::network::topology::{
     FixedIp, FloatingIp, Interface, Network, Port, Router, Rule, SecurityGroup, Subnet,
 };
@@ -19,6 +19,9 @@ use crate::network::topology::{
 /// What can make the parts of a topology.
 #[async_trait]
 pub(crate) trait Builder: Send + Sync {
+    /// Returns whether an earlier attempt has begun to make what stands for a part.
+    fn began(&self, part: &Part) -> bool;
+
     /// Makes a thing that stands for the part `old`, once, and returns its id.
     async fn make(&self, part: &Part, body: Map<String, Value>, tags: &[String]) -> Result<String>;
 
@@ -208,8 +211,9 @@ impl Built {
     async fn rules(&mut self, group: &SecurityGroup, fresh: bool, builder: &dyn Builder) -> Result<()> {
         let part = (Kind::SecurityGroup, group.id.clone());
         let id = self.of(Kind::SecurityGroup, &group.id)?.to_owned();
-        let mut wanted: Vec<Rule> = group.rules.clone();
-        for rule in &mut wanted {
+        let mut wanted: Vec<(Part, Rule)> =
+            group.rules.iter().map(|rule| (rule_part(&group.id, rule), rule.clone())).collect();
+        for (_, rule) in &mut wanted {
             if let Some(remote) = rule.remote_group_id.take() {
                 rule.remote_group_id = Some(self.get(Kind::SecurityGroup, &remote).unwrap_or(remote));
             }
@@ -218,18 +222,18 @@ impl Built {
         if fresh {
             // Neutron gives every new group rules of its own.
             for rule in &there {
-                let kept = wanted.iter().any(|one| one.bare() == capture::rule(rule).bare());
+                let kept = wanted.iter().any(|(_, one)| one.bare() == capture::rule(rule).bare());
                 if !kept {
                     builder.remove_rule(&rule.id).await?;
                 }
             }
         }
-        for rule in wanted {
-            if there.iter().any(|one| capture::rule(one).bare() == rule.bare()) {
+        for (name, rule) in wanted {
+            let is_there = there.iter().any(|one| capture::rule(one).bare() == rule.bare());
+            if is_there && !builder.began(&name) {
                 continue;
             }
             let address_group = rule.remote_address_group_id.clone();
-            let name = (Kind::SecurityGroupRule, rule_name(&group.id, &rule));
             let mut body = rule_body(&rule);
             body.insert("security_group_id".to_owned(), json!(id));
             match builder.add_rule((!fresh).then_some(&name), body).await {
@@ -493,16 +497,6 @@ fn rule_body(rule: &Rule) -> Map<String, Value> {
     let Value::Object(mut body) = json!(rule) else { return Map::new() };
     body.retain(|_, value| !value.is_null());
     body
-}
-
-/// Returns a name for a rule, the same in every attempt.
-fn rule_name(group: &str, rule: &Rule) -> String {
-    let number = |number: Option<i64>| number.map(|number| number.to_string()).unwrap_or_default();
-    let remote = [&rule.remote_ip_prefix, &rule.remote_group_id, &rule.remote_address_group_id];
-    let remote = remote.into_iter().flatten().cloned().collect::<Vec<_>>().join(",");
-    let protocol = rule.protocol.as_deref().unwrap_or_default();
-    let (from, to) = (number(rule.port_range_min), number(rule.port_range_max));
-    format!("{group}:{}:{}:{protocol}:{from}-{to}:{remote}", rule.direction, rule.ethertype)
 }
 
 #[cfg(test)]

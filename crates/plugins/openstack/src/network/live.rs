@@ -3,10 +3,12 @@
 //! Neutron keeps no metadata, and tags cannot be given when a thing is made: until its description is written, a new
 //! thing carries the ledger's tag there, by which it is found after a crash.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use karbor_openstack_client::Session;
 use karbor_openstack_client::neutron::{self, Kind, Neutron};
-use karbor_plugin::{LedgerEntry, Result, Task};
+use karbor_plugin::{LedgerEntry, LedgerState, Result, Task};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -14,15 +16,19 @@ use crate::error::Doing;
 use crate::made::{self, Made};
 use crate::network::build::{self, Builder};
 use crate::network::capture;
-use crate::network::plan::Part;
+use crate::network::plan::{Existing, Part};
 
 /// Makes the parts of one task's restore.
 #[derive(Debug)]
 pub(crate) struct Live<'a> {
     pub(crate) neutron: Neutron,
     task: &'a Task,
+    /// What earlier attempts began, and what they have made of it where that is known.
+    earlier: BTreeMap<Part, Option<String>>,
 }
 
+/// Under what a ledger entry has the part that it stands for.
+const OLD: &str = "old";
 /// What a ledger entry of a rule must remember to find it.
 const GROUP: &str = "group";
 const RULE: &str = "rule";
@@ -32,10 +38,38 @@ struct Id {
     id: String,
 }
 
+/// The kinds that are made.
+const KINDS: [Kind; 7] = [
+    Kind::Network,
+    Kind::Subnet,
+    Kind::Router,
+    Kind::Port,
+    Kind::SecurityGroup,
+    Kind::SecurityGroupRule,
+    Kind::FloatingIp,
+];
+
+fn kind_of(entry: &LedgerEntry) -> Option<Kind> {
+    KINDS.into_iter().find(|kind| kind.member() == entry.kind)
+}
+
 impl<'a> Live<'a> {
-    pub(crate) fn new(session: &Session, task: &'a Task) -> Result<Self> {
+    pub(crate) async fn new(session: &Session, task: &'a Task) -> Result<Self> {
         let neutron = Neutron::new(session).doing(|| "looking for Neutron".to_owned())?;
-        Ok(Self { neutron, task })
+        let entries = task.ledger.entries().await?.into_iter().filter(LedgerEntry::is_open);
+        let earlier = entries.filter_map(|entry| {
+            let part = (kind_of(&entry)?, made::data_of(&entry, OLD)?.to_owned());
+            let id = (entry.state == LedgerState::Created).then_some(entry.reference);
+            Some((part, id))
+        });
+        Ok(Self { neutron, task, earlier: earlier.collect() })
+    }
+
+    /// Tells a plan what earlier attempts began.
+    pub(crate) fn tell(&self, existing: &mut Existing) {
+        existing.began = self.earlier.keys().cloned().collect();
+        let made = self.earlier.iter().filter_map(|(part, id)| Some((part.clone(), id.clone()?)));
+        existing.made = made.collect();
     }
 
     async fn find(&self, kind: Kind, tag: &str) -> Result<Option<String>> {
@@ -54,18 +88,7 @@ impl<'a> Live<'a> {
 
     /// Removes what an entry tells of; returns false if it is nothing of Neutron's.
     pub(crate) async fn clean_up(&self, entry: &LedgerEntry) -> Result<bool> {
-        let kinds = [
-            Kind::Network,
-            Kind::Subnet,
-            Kind::Router,
-            Kind::Port,
-            Kind::SecurityGroup,
-            Kind::SecurityGroupRule,
-            Kind::FloatingIp,
-        ];
-        let Some(kind) = kinds.into_iter().find(|kind| kind.member() == entry.kind) else {
-            return Ok(false);
-        };
+        let Some(kind) = kind_of(entry) else { return Ok(false) };
         let id = if kind == Kind::SecurityGroupRule {
             let (group, rule) = (made::data_of(entry, GROUP).unwrap_or_default(), &entry.data[RULE]);
             made::id_of(entry, || self.find_rule(group, rule)).await?
@@ -104,9 +127,14 @@ impl<'a> Live<'a> {
 
 #[async_trait]
 impl Builder for Live<'_> {
+    fn began(&self, part: &Part) -> bool {
+        self.earlier.contains_key(part)
+    }
+
     async fn make(&self, part: &Part, mut body: Map<String, Value>, tags: &[String]) -> Result<String> {
         let (kind, old) = part;
-        let made = Made::product(kind.member(), format!("{}:{old}", kind.member()));
+        let role = format!("{}:{old}", kind.member());
+        let made = Made::product(kind.member(), role).with(OLD, old.as_str());
         let tag = made.tag(self.task);
         let description = body.insert("description".to_owned(), json!(tag)).unwrap_or_else(|| json!(""));
         let body = Value::Object(body);
@@ -165,6 +193,7 @@ impl Builder for Live<'_> {
             };
         };
         let made = Made::product(kind.member(), format!("rule:{name}"))
+            .with(OLD, name.as_str())
             .with(GROUP, group.clone())
             .with(RULE, body.clone());
         match made.once(self.task, || self.find_rule(&group, &body), make).await {

@@ -35,6 +35,10 @@ pub(crate) struct Existing {
     pub(crate) floating_ips: Vec<neutron::FloatingIp>,
     /// The ids of all subnet pools that can be seen.
     pub(crate) subnet_pools: BTreeSet<String>,
+    /// Parts that an earlier attempt of the same restore has begun; they are gone on with, not taken for others.
+    pub(crate) began: BTreeSet<Part>,
+    /// What it has made of them, as far as that is known.
+    pub(crate) made: BTreeMap<Part, String>,
 }
 
 /// What was asked for.
@@ -257,6 +261,7 @@ impl Plan {
             let part = (Kind::Subnet, subnet.id.clone());
             let network = (Kind::Network, subnet.network_id.clone());
             let there = match self.targets.get(&network) {
+                Some(Target::Existing(_)) if existing.began.contains(&part) => None,
                 Some(Target::Existing(network)) => subnet_of(existing, network, &subnet.id, &subnet.cidr),
                 _ => None,
             };
@@ -368,7 +373,10 @@ impl Plan {
                     let there = existing.security_groups.iter().find(|one| one.id == *id);
                     let there = there.map(|one| one.security_group_rules.as_slice()).unwrap_or_default();
                     let there: BTreeSet<Rule> = there.iter().map(|rule| capture::rule(rule).bare()).collect();
-                    wanted.rules.retain(|rule| !there.contains(&self.as_it_would_be(rule)));
+                    wanted.rules.retain(|rule| {
+                        let began = existing.began.contains(&rule_part(&group.id, rule));
+                        began || !there.contains(&self.as_it_would_be(rule))
+                    });
                     if !wanted.rules.is_empty() {
                         self.steps.push(Step::Rules { group: wanted, fresh: false });
                     }
@@ -414,7 +422,8 @@ impl Plan {
             let same = |one: &&neutron::FloatingIp| {
                 one.id == address.id || one.floating_ip_address == address.address
             };
-            let there = existing.floating_ips.iter().find(same);
+            let there = existing.floating_ips.iter().find(same).filter(|_| !existing.began.contains(&part));
+            let made = address.port_id.as_ref().and_then(|id| existing.made.get(&(Kind::Port, id.clone())));
             let wanted = address.port_id.as_ref().map(|id| self.targets.get(&(Kind::Port, id.clone())));
             match (there, wanted) {
                 // A server of ours may use it; whether it still does is the server's to see.
@@ -427,6 +436,9 @@ impl Plan {
                         self.steps.push(Step::Associate(address.clone()));
                     }
                     (Some(now), Some(Target::Existing(wanted))) if now == wanted => {
+                        self.targets.insert(part, Target::Existing(there.id.clone()));
+                    }
+                    (Some(now), _) if Some(now) == made => {
                         self.targets.insert(part, Target::Existing(there.id.clone()));
                     }
                     (None, _) => {
@@ -460,6 +472,17 @@ impl Plan {
     fn has(&self, kind: Kind, id: &str) -> bool {
         matches!(self.targets.get(&(kind, id.to_owned())), Some(Target::New | Target::Existing(_)))
     }
+}
+
+/// Names a rule, the same in every attempt: by what it said in the checkpoint.
+pub(crate) fn rule_part(group: &str, rule: &Rule) -> Part {
+    let number = |number: Option<i64>| number.map(|number| number.to_string()).unwrap_or_default();
+    let remote = [&rule.remote_ip_prefix, &rule.remote_group_id, &rule.remote_address_group_id];
+    let remote = remote.into_iter().flatten().cloned().collect::<Vec<_>>().join(",");
+    let protocol = rule.protocol.as_deref().unwrap_or_default();
+    let (from, to) = (number(rule.port_range_min), number(rule.port_range_max));
+    let name = format!("{group}:{}:{}:{protocol}:{from}-{to}:{remote}", rule.direction, rule.ethertype);
+    (Kind::SecurityGroupRule, name)
 }
 
 /// Finds a network by id, or by a name that only one has.

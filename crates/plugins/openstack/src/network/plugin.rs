@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use karbor_openstack_client::neutron::{Kind, Neutron};
+use karbor_openstack_client::neutron::Kind;
 use karbor_plugin::{
     Description, Error, ErrorKind, Hook, LedgerEntry, Mapped, OperationKind, Outcome, PlannedAction,
     PlannedEffect, Protection, ResourceKey, ResourceType, Restored, Result, Schemas, Task,
@@ -100,7 +100,9 @@ impl NetworkProtection {
         let topology: Topology = frame::record(task, RECORD)?;
         let parameters: Parameters = frame::parameters(task)?;
         let session = self.shared.sessions.of(&task.context).await?;
-        let existing = site::existing(&session).await?;
+        let live = Live::new(&session, task).await?;
+        let mut existing = site::existing(&session).await?;
+        live.tell(&mut existing);
         let choices = Choices {
             reuse: parameters.existing == How::Reuse,
             networks: plan::pairs(parameters.networks.as_ref()),
@@ -110,8 +112,7 @@ impl NetworkProtection {
         let plan = Plan::new(&topology, &existing, &choices);
         let names = names(&topology);
         if task.dry_run {
-            let neutron = Neutron::new(&session).doing(|| "looking for Neutron".to_owned())?;
-            let quotas = neutron.quota(&existing.project).await;
+            let quotas = live.neutron.quota(&existing.project).await;
             let quotas = quotas.doing(|| "looking at the quota of the project".to_owned())?;
             let lacking = plan.wanted().into_iter().filter_map(|(kind, wanted)| {
                 let free = quotas.of(kind)?.free()?;
@@ -133,7 +134,7 @@ impl NetworkProtection {
         if !blocking.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, blocking.join("; ")));
         }
-        let built = build(&plan, &Live::new(&session, task)?).await?;
+        let built = build(&plan, &live).await?;
         let before = plan.notes.iter().map(|note| (&note.part, note.message.as_str()));
         let after = built.notes.iter().map(|(part, text)| (part, text.as_str()));
         let told = before.chain(after).map(|(part, text)| frame::warning(shown(part, &names), text));
@@ -280,7 +281,7 @@ impl Protection for NetworkProtection {
 
     async fn clean_up(&self, task: &Task, entry: &LedgerEntry) -> Result<()> {
         let session = self.shared.sessions.of(&task.context).await?;
-        if Live::new(&session, task)?.clean_up(entry).await? {
+        if Live::new(&session, task).await?.clean_up(entry).await? {
             return Ok(());
         }
         let text = format!("this plugin does not know how to remove {} {}", entry.kind, entry.reference);

@@ -101,5 +101,6 @@ pub(crate) async fn existing(session: &Session) -> Result<Existing> {
         security_groups,
         floating_ips,
         subnet_pools: pools.into_iter().map(|pool| pool.id).collect(),
+        ..Existing::default()
     })
 }

@@ -238,7 +238,7 @@ impl Protection for ServerProtection {
             return self.go_on(task, &entry.reference).await;
         }
         let session = self.shared.sessions.of(&task.context).await?;
-        if Live::new(&session, task)?.clean_up(entry).await? {
+        if Live::new(&session, task).await?.clean_up(entry).await? {
             return Ok(());
         }
         let nova = self.nova(task).await?;

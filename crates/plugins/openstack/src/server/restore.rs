@@ -61,11 +61,12 @@ impl Restoring<'_> {
         if !chosen.problems.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, chosen.problems.join("; ")));
         }
-        let live = Live::new(self.session, self.task)?;
+        let live = Live::new(self.session, self.task).await?;
         self.forget_broken().await?;
         let ports = self.ports(&mut chosen, &live).await?;
         let id = self.server(&chosen, &ports).await?;
-        self.wait_for(&id, &["ACTIVE"], &["BUILD"]).await?;
+        // An earlier attempt may have stopped it already.
+        self.wait_for(&id, &["ACTIVE", "SHUTOFF"], &["BUILD"]).await?;
         if self.parameters.restore_floating_ips != Some(false) {
             self.floating(&mut chosen, &live).await?;
         }
@@ -476,7 +477,7 @@ impl Restoring<'_> {
 
     /// Returns which of a port's addresses others have.
     async fn taken(&self, network: &str, port: &Port) -> Result<BTreeSet<String>> {
-        let live = Live::new(self.session, self.task)?;
+        let live = Live::new(self.session, self.task).await?;
         let listed = live.neutron.list::<neutron::Port>(Kind::Port, &[("network_id", network)]).all().await;
         let listed = listed.doing(|| format!("looking at the ports of network {network}"))?;
         let used = listed.iter().filter(|one| one.id != port.id || !one.device_id.is_empty());

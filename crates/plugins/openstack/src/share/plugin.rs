@@ -87,6 +87,7 @@ struct Parameters {
     restore_description: Option<String>,
     share_type: Option<String>,
     share_network: Option<String>,
+    allow_empty: bool,
 }
 
 /// What the short phase leaves for the rest.
@@ -101,6 +102,8 @@ struct State {
 struct Chosen {
     share_type: Option<String>,
     share_network: Option<String>,
+    /// The snapshot is gone, and an empty share was asked for in that case.
+    is_empty: bool,
     problems: Vec<String>,
 }
 
@@ -200,9 +203,11 @@ impl ShareProtection {
         let description = frame::given(parameters.restore_description.as_deref());
         let mut body = json!({
             "name": name, "description": description.unwrap_or(&record.description), "size": record.size,
-            "share_proto": record.share_proto, "snapshot_id": record.snapshot_id, "metadata": metadata,
-            "is_public": record.is_public,
+            "share_proto": record.share_proto, "metadata": metadata, "is_public": record.is_public,
         });
+        if !chosen.is_empty {
+            body["snapshot_id"] = json!(record.snapshot_id);
+        }
         if let Some(kind) = &chosen.share_type {
             body["share_type"] = json!(kind);
         }
@@ -215,8 +220,10 @@ impl ShareProtection {
         self.allow(&manila, task, &id, &record).await?;
         let removed = manila.delete_metadata(&id, TAG_KEY).await;
         removed.doing(|| format!("removing our mark from share {id}"))?;
+        let text = "it is empty: the snapshot that held what was in it is not there any more";
+        let findings = chosen.is_empty.then(|| frame::warning(name.clone(), text)).into_iter().collect();
         let restored = Restored { key: ResourceKey::new(kinds::SHARE, id), name };
-        Ok(Outcome { restored: Some(restored), ..Outcome::default() })
+        Ok(Outcome { restored: Some(restored), findings, ..Outcome::default() })
     }
 
     /// Lets those use the share who could use it, and waits until they can.
@@ -373,8 +380,10 @@ async fn choose(manila: &Manila, record: &ShareRecord, parameters: &Parameters) 
             let text = format!("snapshot {} is in the state {}", record.snapshot_id, snapshot.status);
             chosen.problems.push(text);
         }
+        Err(err) if err.is_not_found() && parameters.allow_empty => chosen.is_empty = true,
         Err(err) if err.is_not_found() => chosen.problems.push(format!(
-            "snapshot {} is not there: a share is restored where its snapshot is, in the same project",
+            "snapshot {} is not there: a share is restored where its snapshot is, in the same project; with \
+             allow_empty an empty one is made",
             record.snapshot_id
         )),
         Err(err) => return Err(err).doing(|| format!("looking at snapshot {}", record.snapshot_id)),
@@ -428,7 +437,7 @@ fn rehearse(record: &ShareRecord, name: &str, chosen: Chosen, limits: &ShareLimi
         "size_gib": record.size, "share_proto": record.share_proto, "snapshot_id": record.snapshot_id,
         "share_type": {"name": record.share_type_name, "mapped_to": chosen.share_type},
         "share_network": {"id": record.share_network_id, "mapped_to": chosen.share_network},
-        "access_rules": record.access_rules.len(),
+        "access_rules": record.access_rules.len(), "is_empty": chosen.is_empty,
     });
     let mut plan = vec![frame::planned(PlannedEffect::Create, name, details, None)];
     for problem in problems {
@@ -449,6 +458,7 @@ fn schemas() -> Schemas {
         "restore_description": text("Restore Description", "Its description; its own if none is given."),
         "share_type": text("Share Type", "The type (id or name) that it is to have."),
         "share_network": text("Share Network", "The share network (id or name) that it is to be on."),
+        "allow_empty": frame::flag("Allow Empty", false, "Whether an empty share is made if the snapshot is gone."),
     });
     Schemas {
         options: frame::schema("Share Protection Options", options),

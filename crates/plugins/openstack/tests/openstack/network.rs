@@ -237,7 +237,7 @@ impl Fixed {
     }
 
     fn original(&self) -> Option<BTreeMap<String, Value>> {
-        self.original.lock().unwrap().clone()
+        self.original.lock().expect("nobody panicked").clone()
     }
 }
 
@@ -282,7 +282,7 @@ impl Fixture for Fixed {
         }
         clear(&self.neutron, self.project(), false).await;
         self.create().await;
-        *self.original.lock().unwrap() = Some(self.now().await);
+        *self.original.lock().expect("nobody panicked") = Some(self.now().await);
     }
 
     async fn lose(&self) {

@@ -136,7 +136,7 @@ impl Fixed {
         self.nova.act(&id, &json!({"os-stop": null})).await.expect("stopped");
         self.wait(&id, "SHUTOFF").await;
         let key = ResourceKey::new(KIND, id);
-        *self.resource.lock().unwrap() =
+        *self.resource.lock().expect("nobody panicked") =
             Some(Resource { key, name: "web".to_owned(), extra_info: Value::Null });
     }
 
@@ -229,7 +229,7 @@ impl Fixture for Fixed {
     }
 
     fn resource(&self) -> Resource {
-        self.resource.lock().unwrap().clone().expect("it was made")
+        self.resource.lock().expect("nobody panicked").clone().expect("it was made")
     }
 
     fn options(&self) -> Map<String, Value> {
@@ -245,8 +245,9 @@ impl Fixture for Fixed {
     }
 
     async fn reset(&self) {
-        let original = self.original.lock().unwrap().clone();
-        let id = self.resource.lock().unwrap().as_ref().map(|resource| resource.key.id.clone());
+        let original = self.original.lock().expect("nobody panicked").clone();
+        let id =
+            self.resource.lock().expect("nobody panicked").as_ref().map(|resource| resource.key.id.clone());
         let servers = self.servers().await;
         let is_there = servers.iter().any(|server| server["id"].as_str() == id.as_deref());
         if is_there && original.is_some() && original == Some(self.now().await) {
@@ -254,7 +255,7 @@ impl Fixture for Fixed {
         }
         self.clear().await;
         self.create().await;
-        *self.original.lock().unwrap() = Some(self.now().await);
+        *self.original.lock().expect("nobody panicked") = Some(self.now().await);
     }
 
     async fn lose(&self) {
@@ -263,7 +264,7 @@ impl Fixture for Fixed {
 
     async fn check(&self, restored: &Restored) -> Result<(), String> {
         self.nova.server(&restored.key.id).await.map_err(|err| err.to_string())?;
-        let original = self.original.lock().unwrap().clone().expect("it was made");
+        let original = self.original.lock().expect("nobody panicked").clone().expect("it was made");
         let now = self.now().await;
         for (name, thing) in &original {
             match now.get(name) {

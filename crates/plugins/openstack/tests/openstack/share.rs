@@ -29,7 +29,7 @@ impl Fixed {
     }
 
     fn share(&self) -> Share {
-        self.share.lock().unwrap().clone().expect("it was made")
+        self.share.lock().expect("nobody panicked").clone().expect("it was made")
     }
 
     async fn wait(&self, id: &str) -> Share {
@@ -62,12 +62,18 @@ impl Fixed {
             };
             self.manila.allow(&id, &rule).await.expect("allowed");
         }
-        *self.share.lock().unwrap() = Some(self.wait(&id).await);
+        *self.share.lock().expect("nobody panicked") = Some(self.wait(&id).await);
     }
 
     /// Removes what was restored; with `all` also the share itself and the snapshots that checkpoints live in.
     async fn clear(&self, all: bool) {
-        let kept = self.share.lock().unwrap().as_ref().map(|share| share.id.clone()).filter(|_| !all);
+        let kept = self
+            .share
+            .lock()
+            .expect("nobody panicked")
+            .as_ref()
+            .map(|share| share.id.clone())
+            .filter(|_| !all);
         let gone = async {
             loop {
                 let shares = self.manila.shares(&[]).all().await.expect("shares");
@@ -133,7 +139,7 @@ impl Fixture for Fixed {
     }
 
     async fn reset(&self) {
-        if self.share.lock().unwrap().is_none() {
+        if self.share.lock().expect("nobody panicked").is_none() {
             self.create().await;
         }
         self.clear(false).await;

@@ -230,6 +230,8 @@ proptest! {
         prop_assert!(built.notes.is_empty(), "{:?}", built.notes);
         // Again: a service that died after its last step begins from the first.
         prop_assert_eq!(&run(&plan, &model), &built);
+        let again = Plan::new(&before, &model.existing(), &reuse());
+        prop_assert_eq!(&run(&again, &model).map, &built.map);
         let (after, _) = model.listing().topology();
         let mut before = before;
         if elsewhere {

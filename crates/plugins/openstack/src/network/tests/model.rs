@@ -91,6 +91,8 @@ impl Model {
         let own = |owner: &str| owner == project;
         Existing {
             project: project.clone(),
+            began: state.made.keys().cloned().collect(),
+            made: state.made.clone(),
             networks: state.networks.iter().filter(visible).cloned().collect(),
             subnets: state.subnets.iter().filter(|one| own(&one.project_id)).cloned().collect(),
             routers: state.routers.iter().filter(|one| own(&one.project_id)).cloned().collect(),
@@ -247,6 +249,10 @@ impl State {
 
 #[async_trait]
 impl Builder for Model {
+    fn began(&self, _part: &Part) -> bool {
+        false
+    }
+
     async fn make(&self, part: &Part, mut body: Map<String, Value>, tags: &[String]) -> Result<String> {
         if let Some(made) = self.state().made.get(part) {
             return Ok(made.clone());
