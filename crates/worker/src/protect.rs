@@ -27,7 +27,7 @@ use crate::backoff::Backoff;
 use crate::cleanup::Goes;
 use crate::crash::Place;
 use crate::drive::{Drive, Vault};
-use crate::prepare::{Subject, prepare, stored_steps};
+use crate::prepare::{Subject, prepare};
 use crate::stop::{Failure, Stop};
 use crate::sweep;
 
@@ -343,16 +343,6 @@ async fn recover(attempt: &Arc<Attempt>, row: &Checkpoint, info: &CheckpointInfo
     available(attempt, row, info, resources.unwrap_or_default()).await
 }
 
-/// Returns how long the phase took in which everything was to hold still: from the first `prepare_begin` to the last
-/// `prepare_finish`.
-fn short_phase(steps: &[karbor_store::Step]) -> Option<i64> {
-    let is_of_it = |hook: &str| hook == Hook::PrepareBegin.as_str() || hook == Hook::PrepareFinish.as_str();
-    let of_it = || steps.iter().filter(|step| is_of_it(&step.hook));
-    let begun = of_it().filter_map(|step| step.started_at).min()?;
-    let ended = of_it().filter_map(|step| step.ended_at).max()?;
-    Some(ended.as_micros().saturating_sub(begun.as_micros()).max(0) / 1000)
-}
-
 /// Ends the operation: the commit record stands.
 pub(crate) async fn available(
     attempt: &Attempt,
@@ -377,11 +367,8 @@ pub(crate) async fn available(
         committed_at: Some(attempt.now()),
         ..CheckpointChange::default()
     };
-    let mut result = json!({
+    let result = json!({
         "resources": resources, "logical_bytes": info.logical_bytes, "stored_bytes": info.stored_bytes,
     });
-    if let Some(milliseconds) = short_phase(&stored_steps(attempt, attempt.operation.id).await?) {
-        result["short_phase_milliseconds"] = json!(milliseconds);
-    }
     attempt.finish(End { result, subject: SubjectChange::Checkpoint(change), failure: None }).await
 }
