@@ -109,7 +109,7 @@ class Cloud:
 
     def __init__(self):
         self.token = self.login("admin", project="admin")
-        self.made = []
+        self.made, self.switched_off = [], []
         self.mark = uuid.uuid4().hex[:8]
         self.roles = {role["name"]: role["id"] for role in self.ask("GET", "/roles")["roles"]}
         self.project, self.other = self.make("projects", "project", name=f"karbor-{self.mark}")["id"], \
@@ -162,6 +162,8 @@ class Cloud:
         return self.login(f"{name}-{self.mark}", scope or {"project": {"id": project}})
 
     def remove(self):
+        for service in self.switched_off:
+            self.call("PATCH", f"/services/{service}", {"service": {"enabled": True}})
         for path in reversed(self.made):
             self.call("DELETE", path)
 
@@ -296,6 +298,11 @@ class Tests:
         wait_for("Keystone to be found again", lambda: self.ask(fresh)[0] == 200, 30)
 
     def the_old_clients_find_it_in_the_catalog(self):
+        # The OpenStack client takes the first entry that it finds, of whichever region.
+        for other in self.cloud.ask("GET", "/services?type=data-protect")["services"]:
+            if other["enabled"]:
+                self.cloud.ask("PATCH", f"/services/{other['id']}", {"service": {"enabled": False}})
+                self.cloud.switched_off.append(other["id"])
         service = self.cloud.make("services", "service", name=f"karbor-{self.cloud.mark}", type="data-protect")["id"]
         url = f"http://127.0.0.1:{self.service.port}/v1/%(project_id)s"
         region = f"karbor-{self.cloud.mark}"
