@@ -3,7 +3,7 @@
 use karbor_plugin::Provider;
 use karbor_store::{
     Checkpoint, CheckpointColumn, CheckpointQuery, DelegationOwner, Filter, NewCheckpoint, NewOperation,
-    PlanSnapshot,
+    Plan, PlanSnapshot,
 };
 use karbor_types::{
     CheckpointEvent, CheckpointId, CheckpointState, Instant, OperationId, OperationKind, OperationLogId,
@@ -73,14 +73,36 @@ impl Actions {
             .registry()
             .provider(plan.provider)
             .ok_or_else(|| Error::invalid(format!("provider {} does not exist any more", plan.provider)))?;
-        for resource in &plan.resources {
-            provider.require(&resource.key.kind, OperationKind::Protect)?;
-        }
         self.has_room(&plan.project, provider).await?;
         let mut extra_info = Map::from_iter([("created_by".to_owned(), Value::from(CREATED_BY))]);
         extra_info.extend(request.extra_info);
-
         let id = CheckpointId(self.new_id());
+        let (checkpoint, operation) = self.checkpoint_of_plan(caller, plan, id, extra_info)?;
+        let quota = &self.settings().quota;
+        let owner = DelegationOwner::Operation(operation.id);
+        let queue =
+            async { Ok(self.store().create_checkpoint(&checkpoint, &operation, quota, self.now()).await?) };
+        let made = self.entrusted(caller, owner, &checkpoint.project, None, queue).await?;
+        self.wake();
+        info!(checkpoint.id = %id, plan.id = %made.plan.id, project.id = %made.project, "Queued checkpoint {id}");
+        Ok(made)
+    }
+
+    /// Makes the rows with which a plan is protected, if its provider handles all of its resources.
+    pub(crate) fn checkpoint_of_plan(
+        &self,
+        caller: &Caller,
+        plan: Plan,
+        id: CheckpointId,
+        extra_info: Map<String, Value>,
+    ) -> Result<(NewCheckpoint, NewOperation)> {
+        let provider = self
+            .registry()
+            .provider(plan.provider)
+            .ok_or_else(|| Error::invalid(format!("provider {} does not exist any more", plan.provider)))?;
+        for resource in &plan.resources {
+            provider.require(&resource.key.kind, OperationKind::Protect)?;
+        }
         let parameters = plan.parameters.clone();
         let checkpoint = NewCheckpoint {
             id,
@@ -102,14 +124,7 @@ impl Actions {
             request: request_of(caller, OperationRequest { parameters, ..OperationRequest::default() }),
             ..self.new_operation(OperationId::from(id), OperationKind::Protect, caller, &plan.project)
         };
-        let quota = &self.settings().quota;
-        let owner = DelegationOwner::Operation(operation.id);
-        let queue =
-            async { Ok(self.store().create_checkpoint(&checkpoint, &operation, quota, self.now()).await?) };
-        let made = self.entrusted(caller, owner, &checkpoint.project, None, queue).await?;
-        self.wake();
-        info!(checkpoint.id = %id, plan.id = %made.plan.id, project.id = %made.project, "Queued checkpoint {id}");
-        Ok(made)
+        Ok((checkpoint, operation))
     }
 
     /// Returns a checkpoint, also a deleted one.
@@ -322,6 +337,7 @@ impl Actions {
             request: request_of(caller, OperationRequest::default()),
             log: Some(OperationLogId(self.new_id())),
             scheduled_operation: None,
+            occurrence: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use karbor_types::{
     PlanId, ProviderId,
 };
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::checkpoints::request_of;
 use crate::{Actions, Caller, Error, Result};
@@ -50,6 +51,21 @@ impl Actions {
     /// [`Error::NotFound`] of the plan; [`Error::Invalid`] when the provider is not the plan's, when the plan has no
     /// checkpoint, or when no target is known; [`Error::OverQuota`].
     pub async fn copy_checkpoints(&self, caller: &Caller, request: CopyRequest) -> Result<Vec<Copied>> {
+        let (pairs, rows) = self.copies_to_make(caller, request, |_| self.new_id()).await?;
+        if !rows.is_empty() {
+            self.store().create_checkpoints(&rows, &self.settings().quota, self.now()).await?;
+            self.wake();
+        }
+        Ok(pairs)
+    }
+
+    /// Makes the rows with which [`Actions::copy_checkpoints`] copies; `name` gives the copy of a checkpoint its id.
+    pub(crate) async fn copies_to_make(
+        &self,
+        caller: &Caller,
+        request: CopyRequest,
+        name: impl Fn(CheckpointId) -> Uuid,
+    ) -> Result<(Vec<Copied>, Vec<(NewCheckpoint, NewOperation)>)> {
         self.allow(caller, "copy:create")?;
         let plan = self.usable_plan(caller, request.plan).await?;
         if request.provider != plan.provider {
@@ -105,7 +121,7 @@ impl Actions {
                 from.require(&resource.key.kind, OperationKind::Copy)?;
                 to.require(&resource.key.kind, OperationKind::Restore)?;
             }
-            let copy = CheckpointId(self.new_id());
+            let copy = CheckpointId(name(source.id));
             pairs.push(Copied { source: source.id, copy });
             rows.push(self.copy_of(
                 caller,
@@ -115,11 +131,7 @@ impl Actions {
                 &plan.parameters.overlaid(&request.parameters),
             ));
         }
-        if !rows.is_empty() {
-            self.store().create_checkpoints(&rows, &self.settings().quota, self.now()).await?;
-            self.wake();
-        }
-        Ok(pairs)
+        Ok((pairs, rows))
     }
 
     fn copy_of(

@@ -19,6 +19,7 @@ mod copies;
 mod delegations;
 mod error;
 mod list;
+mod occurrences;
 mod operation_logs;
 mod operations;
 mod plans;
@@ -50,12 +51,13 @@ pub use copies::{Copied, CopyRequest};
 pub use delegations::{DelegationError, Delegations};
 pub use error::{Error, Kind, Result};
 pub use list::{ListRequest, Page};
+pub use occurrences::{Decision, RunNow};
 pub use operations::{OperationView, ResourceResult, StepView};
 pub use plans::{NewPlan, PlanChange};
 pub use protectables::{Instance, InstanceList, ProtectableType};
 pub use quotas::LimitChange;
 pub use restores::{DryRun, NewRestoreRequest, RestoreView};
-pub use scheduled_operations::NewScheduledOperation;
+pub use scheduled_operations::{NewScheduledOperation, ScheduledOperationChange};
 pub use services::{ServiceChange, ServiceView};
 pub use settings::{Settings, TimeFormat};
 pub use triggers::{Asked, MAX_PREVIEW, NewTrigger, Preview, TriggerChange, TriggerTimes};
@@ -64,8 +66,9 @@ pub use verifications::NewVerificationRequest;
 // What actions take and give back, so that a front end needs no other room of the house.
 pub use karbor_plugin::{Access, Login, Provider};
 pub use karbor_store::{
-    BankAccount, Checkpoint, Direction, Limit, Operation, OperationLog, OperationProgress, Plan,
-    QuotaResource, Quotas, Restore, ScheduledOperation, Service, ServiceStatus, Trigger, Usage, Verification,
+    BankAccount, Checkpoint, Direction, Limit, Occurrence, Operation, OperationLog, OperationProgress, Plan,
+    QuotaResource, Quotas, Restore, RunRules, ScheduledOperation, Service, ServiceStatus, Trigger, Usage,
+    Verification,
 };
 
 /// Tells what stands in the banks, for the one decision that the database alone may not make.
@@ -254,7 +257,8 @@ impl Actions {
         (self.parts.ids)()
     }
 
-    fn wake(&self) {
+    /// Tells the workers of this process that there is something to do.
+    pub fn wake(&self) {
         (self.parts.wake)();
     }
 

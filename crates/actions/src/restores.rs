@@ -93,8 +93,24 @@ impl Actions {
     /// # Errors
     /// As [`Actions::create_restore`].
     pub async fn dry_run_restore(&self, caller: &Caller, request: NewRestoreRequest) -> Result<DryRun> {
+        let id = OperationId(self.new_id());
+        let (operation, parameters) = self.dry_run_to_make(caller, &request, id).await?;
+        let owner = DelegationOwner::Operation(operation.id);
+        let queue = async { Ok(self.store().create_operation(&operation, self.now()).await?) };
+        let operation = self.entrusted(caller, owner, &caller.project, request.login.as_ref(), queue).await?;
+        self.wake();
+        Ok(DryRun { operation, target: request.target, parameters })
+    }
+
+    /// Makes the operation with which [`Actions::dry_run_restore`] finds out.
+    pub(crate) async fn dry_run_to_make(
+        &self,
+        caller: &Caller,
+        request: &NewRestoreRequest,
+        id: OperationId,
+    ) -> Result<(NewOperation, Parameters)> {
         self.allow(caller, "restore:create")?;
-        let (checkpoint, parameters) = self.check_restore(caller, &request).await?;
+        let (checkpoint, parameters) = self.check_restore(caller, request).await?;
         let wish =
             OperationRequest { parameters: parameters.clone(), dry_run: true, ..OperationRequest::default() };
         let operation = NewOperation {
@@ -102,13 +118,9 @@ impl Actions {
             provider: Some(request.provider),
             request: request_of(caller, wish),
             log: None,
-            ..self.new_operation(OperationId(self.new_id()), OperationKind::Restore, caller, &caller.project)
+            ..self.new_operation(id, OperationKind::Restore, caller, &caller.project)
         };
-        let owner = DelegationOwner::Operation(operation.id);
-        let queue = async { Ok(self.store().create_operation(&operation, self.now()).await?) };
-        let operation = self.entrusted(caller, owner, &caller.project, request.login.as_ref(), queue).await?;
-        self.wake();
-        Ok(DryRun { operation, target: request.target, parameters })
+        Ok((operation, parameters))
     }
 
     /// Returns a restore.

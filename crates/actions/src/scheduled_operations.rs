@@ -1,16 +1,28 @@
 //! Scheduled operations: what is done when a trigger fires.
 
 use karbor_policy::Attributes;
-use karbor_store::{DelegationOwner, Filter, ScheduledOperation, ScheduledOperationColumn};
-use karbor_types::{PlanId, ProviderId, ScheduledOperationId, TriggerId};
+use karbor_store::{
+    DelegationOwner, Filter, RunRules, ScheduledOperation, ScheduledOperationColumn, ScheduledOperationUpdate,
+};
+use karbor_types::{CatchUp, PlanId, ProjectId, ProviderId, ScheduledOperationId, TriggerId};
 use serde_json::{Map, Value, json};
 
 use crate::list::{ListRules, Meaning, query};
+use crate::occurrences::{target, thoroughness};
 use crate::triggers::marker_is_invalid;
 use crate::{Actions, Caller, Error, ListRequest, Page, Result};
 
-/// What can be scheduled.
-const TYPES: [&str; 2] = ["protect", "retention_protect"];
+/// What can be scheduled; the first two are those of the old service.
+const TYPES: [&str; 5] = ["protect", "retention_protect", "verify", "copy", "restore_test"];
+
+/// The longest time over which starts are spread.
+const MAX_JITTER_SECONDS: u32 = 86_400;
+
+/// The most retries.
+const MAX_RETRIES: u32 = 100;
+
+/// The range of priorities, both ways.
+const MAX_PRIORITY: i32 = 1000;
 
 /// A scheduled operation to be made.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,12 +31,39 @@ pub struct NewScheduledOperation {
     pub name: String,
     /// What people say about it.
     pub description: Option<String>,
-    /// `protect` or `retention_protect`.
+    /// `protect`, `retention_protect`, `verify`, `copy` or `restore_test`.
     pub operation_type: String,
     /// The trigger.
     pub trigger: TriggerId,
     /// `provider_id`, `plan_id`, for retention `max_backups` and `retention_duration`; plain values only.
     pub definition: Map<String, Value>,
+    /// Whether it is done when the trigger fires.
+    pub enabled: bool,
+    /// How its occurrences are run. Its roles are the caller's.
+    pub rules: RunRules,
+}
+
+/// What is changed of a scheduled operation; what is `None` stays.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ScheduledOperationChange {
+    /// A new name.
+    pub name: Option<String>,
+    /// What people say about it now, or nothing.
+    pub description: Option<Option<String>>,
+    /// Another trigger.
+    pub trigger: Option<TriggerId>,
+    /// All of the new definition.
+    pub definition: Option<Map<String, Value>>,
+    /// Whether it is done when the trigger fires: `false` pauses it.
+    pub enabled: Option<bool>,
+    /// What is done with the last occurrence that was missed; `Some(None)` is as the service is set, here and below.
+    pub catch_up: Option<Option<CatchUp>>,
+    /// Over how many seconds starts are spread.
+    pub jitter_seconds: Option<Option<u32>>,
+    /// How often a failed occurrence is tried again.
+    pub retries: Option<Option<u32>>,
+    /// The higher, the sooner.
+    pub priority: Option<i32>,
 }
 
 impl Actions {
@@ -44,15 +83,9 @@ impl Actions {
                 TYPES.join(", ")
             )));
         }
-        let trigger = self.store().get_trigger(new.trigger).await?;
-        if trigger.project != caller.project {
-            return Err(if caller.is_admin {
-                Error::invalid(format!("trigger {} belongs to another project", new.trigger))
-            } else {
-                Error::not_found("trigger", &new.trigger)
-            });
-        }
-        self.check_definition(caller, &new.definition).await?;
+        self.check_trigger(caller, new.trigger, &caller.project).await?;
+        self.check_definition(caller, &new.operation_type, &new.definition).await?;
+        check_rules(&new.rules)?;
         let operation = ScheduledOperation {
             id: ScheduledOperationId(self.new_id()),
             name: new.name,
@@ -62,7 +95,8 @@ impl Actions {
             project: caller.project.clone(),
             trigger: new.trigger,
             definition: new.definition,
-            enabled: true,
+            enabled: new.enabled,
+            rules: RunRules { roles: Some(caller.roles.clone()), ..new.rules },
             created_at: self.now(),
             updated_at: None,
         };
@@ -120,6 +154,46 @@ impl Actions {
         Ok(Page::cut(found, request.limit))
     }
 
+    /// Changes a scheduled operation. It goes on to act for who made it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also of trigger and plan; [`Error::Forbidden`]; [`Error::Invalid`] for what is not understood.
+    pub async fn update_scheduled_operation(
+        &self,
+        caller: &Caller,
+        id: ScheduledOperationId,
+        change: ScheduledOperationChange,
+    ) -> Result<ScheduledOperation> {
+        let found = self.get_scheduled_operation(caller, id).await?;
+        self.allow_on(caller, "scheduled_operation:update", attributes(&found))?;
+        if let Some(trigger) = change.trigger {
+            self.check_trigger(caller, trigger, &found.project).await?;
+        }
+        if let Some(definition) = &change.definition {
+            self.check_definition(caller, &found.operation_type, definition).await?;
+        }
+        let rules = RunRules {
+            catch_up: change.catch_up.unwrap_or(found.rules.catch_up),
+            jitter_seconds: change.jitter_seconds.unwrap_or(found.rules.jitter_seconds),
+            retries: change.retries.unwrap_or(found.rules.retries),
+            priority: change.priority.unwrap_or(found.rules.priority),
+            roles: found.rules.roles.clone(),
+        };
+        check_rules(&rules)?;
+        let update = ScheduledOperationUpdate {
+            name: change.name,
+            description: change.description,
+            trigger: change.trigger,
+            definition: change.definition,
+            enabled: change.enabled,
+            rules: (rules != found.rules).then_some(rules),
+        };
+        if update == ScheduledOperationUpdate::default() {
+            return Ok(found);
+        }
+        Ok(self.store().update_scheduled_operation(id, &update, self.now()).await?)
+    }
+
     /// Deletes a scheduled operation.
     ///
     /// # Errors
@@ -130,7 +204,24 @@ impl Actions {
         Ok(self.store().delete_scheduled_operation(id).await?)
     }
 
-    async fn check_definition(&self, caller: &Caller, definition: &Map<String, Value>) -> Result<()> {
+    async fn check_trigger(&self, caller: &Caller, id: TriggerId, project: &ProjectId) -> Result<()> {
+        let trigger = self.store().get_trigger(id).await?;
+        if trigger.project == *project {
+            return Ok(());
+        }
+        Err(if caller.is_admin {
+            Error::invalid(format!("trigger {id} belongs to another project"))
+        } else {
+            Error::not_found("trigger", &id)
+        })
+    }
+
+    async fn check_definition(
+        &self,
+        caller: &Caller,
+        operation_type: &str,
+        definition: &Map<String, Value>,
+    ) -> Result<()> {
         let wrong = |name: &str, reason: &str| {
             Error::invalid(format!("scheduled_operation.operation_definition.{name} {reason}"))
         };
@@ -149,6 +240,7 @@ impl Actions {
                 return Err(wrong(name, "must be a whole number"));
             }
         }
+        check_kind(operation_type, definition)?;
         let plan = self.usable_plan(caller, plan).await?;
         if plan.project != caller.project {
             return Err(Error::not_found("plan", &plan.id));
@@ -161,6 +253,34 @@ impl Actions {
         }
         Ok(())
     }
+}
+
+/// Checks the members of a definition that only one type has.
+fn check_kind(operation_type: &str, definition: &Map<String, Value>) -> Result<()> {
+    match operation_type {
+        "verify" => thoroughness(definition).map(drop),
+        "copy" => target(definition).map(drop),
+        _ => Ok(()),
+    }
+}
+
+fn check_rules(rules: &RunRules) -> Result<()> {
+    let over = |number: Option<u32>, most: u32| number.is_some_and(|number| number > most);
+    if over(rules.jitter_seconds, MAX_JITTER_SECONDS) {
+        return Err(Error::invalid(format!(
+            "scheduled_operation.jitter_seconds must be 0 to {MAX_JITTER_SECONDS}"
+        )));
+    }
+    if over(rules.retries, MAX_RETRIES) {
+        return Err(Error::invalid(format!("scheduled_operation.retries must be 0 to {MAX_RETRIES}")));
+    }
+    if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&rules.priority) {
+        return Err(Error::invalid(format!(
+            "scheduled_operation.priority must be {} to {MAX_PRIORITY}",
+            -MAX_PRIORITY
+        )));
+    }
+    Ok(())
 }
 
 /// What a policy sees of a scheduled operation.

@@ -60,6 +60,7 @@ impl Actions {
             kind: new.kind,
             properties,
             next_at: times.next_after(now),
+            fault: None,
             created_at: now,
             updated_at: None,
         };

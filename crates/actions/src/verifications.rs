@@ -38,12 +38,32 @@ impl Actions {
         caller: &Caller,
         request: NewVerificationRequest,
     ) -> Result<Verification> {
+        let id = VerificationId(self.new_id());
+        let (verification, operation) = self.verification_to_make(caller, request, id).await?;
+        let owner = DelegationOwner::Operation(operation.id);
+        let queue =
+            async { Ok(self.store().create_verification(&verification, &operation, self.now()).await?) };
+        let made = self.entrusted(caller, owner, &verification.project, None, queue).await?;
+        self.wake();
+        info!(
+            verification.id = %id, checkpoint.id = %made.checkpoint, project.id = %made.project,
+            "Queued verification {id} of checkpoint {}", made.checkpoint
+        );
+        Ok(made)
+    }
+
+    /// Makes the rows with which [`Actions::create_verification`] verifies.
+    pub(crate) async fn verification_to_make(
+        &self,
+        caller: &Caller,
+        request: NewVerificationRequest,
+        id: VerificationId,
+    ) -> Result<(NewVerification, NewOperation)> {
         self.allow(caller, "verification:create")?;
         let provider = self.provider(request.provider)?;
         let checkpoint = self.restorable(caller, request.provider, request.checkpoint).await?;
         let kind = OperationKind::Verify;
         let parameters = self.check_run_parameters(&provider, kind, &checkpoint, &request.parameters)?;
-        let id = VerificationId(self.new_id());
         let verification = NewVerification {
             id,
             project: caller.project.clone(),
@@ -60,16 +80,7 @@ impl Actions {
             request: request_of(caller, wish),
             ..self.new_operation(OperationId(id.0), kind, caller, &caller.project)
         };
-        let owner = DelegationOwner::Operation(operation.id);
-        let queue =
-            async { Ok(self.store().create_verification(&verification, &operation, self.now()).await?) };
-        let made = self.entrusted(caller, owner, &verification.project, None, queue).await?;
-        self.wake();
-        info!(
-            verification.id = %id, checkpoint.id = %checkpoint.id, project.id = %made.project,
-            "Queued verification {id} of checkpoint {}", checkpoint.id
-        );
-        Ok(made)
+        Ok((verification, operation))
     }
 
     /// Returns a verification.

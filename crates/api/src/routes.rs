@@ -238,10 +238,39 @@ fn schedules(routes: &mut Routes) {
                 Op::new("show-scheduled-operation", "Show a scheduled operation", one()),
                 scheduled_operations::show,
             )
+            .put(
+                Op::new("update-scheduled-operation", "Change, pause or resume a scheduled operation", one())
+                    .takes(Takes::One("scheduled_operation", "ScheduledOperationChange"))
+                    .since("1.2"),
+                scheduled_operations::update,
+            )
             .delete(
                 Op::new("delete-scheduled-operation", "Delete a scheduled operation", Nothing),
                 scheduled_operations::delete,
             ),
+    );
+    let path = "/v1/{project_id}/scheduled_operations/{id}";
+    routes.address(
+        &format!("{path}/runs"),
+        Node::new().get(
+            Op::new(
+                "list-scheduled-operation-runs",
+                "List what was run, and what was not",
+                Page("runs", "Run"),
+            )
+            .filters(&["status", "reason", "origin"])
+            .since("1.2"),
+            scheduled_operations::runs,
+        ),
+    );
+    routes.address(
+        &format!("{path}/action"),
+        Node::new().post(
+            Op::new("run-scheduled-operation", "Run a scheduled operation now", One("run", "Run"))
+                .takes(Takes::One("run", "Nothing"))
+                .since("1.2"),
+            scheduled_operations::act,
+        ),
     );
     routes.resource(
         "operation_logs",

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use karbor_actions::{
-    BankAccountView, Checkpoint, DryRun, Instance, Operation, OperationLog, OperationProgress, Plan, Preview,
-    Provider, Quotas, ResourceResult, Restore, ScheduledOperation, ServiceStatus, ServiceView, Trigger,
-    Usage, Verification,
+    BankAccountView, Checkpoint, DryRun, Instance, Occurrence, Operation, OperationLog, OperationProgress,
+    Plan, Preview, Provider, Quotas, ResourceResult, Restore, ScheduledOperation, ServiceStatus, ServiceView,
+    Trigger, Usage, Verification,
 };
 use karbor_types::{Instant, Parameters, Progress, Resource};
 use serde::ser::SerializeMap;
@@ -317,7 +317,30 @@ pub(crate) fn scheduled_operation(operation: &ScheduledOperation, at: Microversi
     });
     let project = operation.project.as_str();
     owned_members(&mut shown, at, project, operation.created_at, operation.updated_at);
+    if since(at, Microversion::V1_2) {
+        let rules = &operation.rules;
+        shown["catch_up"] = json!(rules.catch_up);
+        shown["jitter_seconds"] = json!(rules.jitter_seconds);
+        shown["retries"] = json!(rules.retries);
+        shown["priority"] = json!(rules.priority);
+    }
     shown
+}
+
+/// An occurrence of a scheduled operation.
+pub(crate) fn occurrence(occurrence: &Occurrence) -> Value {
+    let told = |at: Option<Instant>| at.map(|at| at.to_string());
+    json!({
+        "id": occurrence.id, "scheduled_operation_id": occurrence.operation,
+        "operation_type": occurrence.operation_type, "trigger_id": occurrence.trigger,
+        "project_id": occurrence.project, "provider_id": occurrence.provider,
+        "occurrence": occurrence.at.to_string(), "origin": occurrence.origin.as_str(),
+        "status": occurrence.state, "reason": occurrence.reason, "detail": occurrence.detail,
+        "priority": occurrence.priority, "attempt": occurrence.attempt,
+        "checkpoint_id": occurrence.checkpoint, "until": occurrence.until.to_string(),
+        "created_at": occurrence.created_at.to_string(), "started_at": told(occurrence.started_at),
+        "ended_at": told(occurrence.ended_at),
+    })
 }
 
 /// Version 1.0 shows plain values as text.

@@ -63,6 +63,8 @@ pub const BUILTIN: &[Builtin] = &[
     rule("scheduled_operation:get", OWNER, "GET /scheduled_operations/{id}"),
     rule("scheduled_operation:list", OWNER, "GET /scheduled_operations"),
     rule("scheduled_operation:delete", OWNER, "DELETE /scheduled_operations/{id}"),
+    rule("scheduled_operation:update", OWNER, "PUT /scheduled_operations/{id}"),
+    rule("scheduled_operation:run", OWNER, "POST /scheduled_operations/{id}/action (run)"),
     rule("operation_log:get", OWNER, "GET /operation_logs/{id}"),
     rule("operation_log:list", OWNER, "GET /operation_logs"),
     rule("operation:get", OWNER, "GET /operations/{id}"),

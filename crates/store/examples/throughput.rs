@@ -58,6 +58,7 @@ fn new_operation() -> NewOperation {
         request: Value::Null,
         log: None,
         scheduled_operation: None,
+        occurrence: None,
     }
 }
 

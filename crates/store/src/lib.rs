@@ -22,17 +22,19 @@ mod store;
 pub use error::{Error, Result};
 pub use old::{Imported, OldKarbor, Skipped};
 pub use query::{
-    CheckpointColumn, CheckpointQuery, Direction, Filter, FilterValue, ListQuery, OperationColumn,
-    OperationLogColumn, OperationLogQuery, OperationQuery, PlanColumn, PlanQuery, RestoreColumn,
-    RestoreQuery, ScheduledOperationColumn, ScheduledOperationQuery, TriggerColumn, TriggerQuery,
-    VerificationColumn, VerificationQuery,
+    CheckpointColumn, CheckpointQuery, Direction, Filter, FilterValue, ListQuery, OccurrenceColumn,
+    OccurrenceQuery, OperationColumn, OperationLogColumn, OperationLogQuery, OperationQuery, PlanColumn,
+    PlanQuery, RestoreColumn, RestoreQuery, ScheduledOperationColumn, ScheduledOperationQuery, TriggerColumn,
+    TriggerQuery, VerificationColumn, VerificationQuery,
 };
 pub use rows::{
-    Backlog, BankAccount, BankAccountUpdate, Checkpoint, CheckpointChange, CheckpointStats, Claim,
-    ClaimOptions, Claimed, Delegation, DelegationOwner, Finish, LedgerEntry, LedgerPurpose, LedgerState,
-    Limit, NewCheckpoint, NewLedgerEntry, NewOperation, NewRestore, NewStep, NewVerification, Operation,
-    OperationLog, OperationProgress, Plan, PlanSnapshot, PlanUpdate, Purged, QuotaDefaults, QuotaResource,
-    Quotas, Renewal, Restore, RunChange, ScheduledOperation, Service, ServiceStatus, Step, StepChange,
-    StepEnd, SubjectChange, Trigger, TriggerUpdate, Usage, Verification,
+    Advance, Backlog, BankAccount, BankAccountUpdate, Beginning, Checkpoint, CheckpointChange, CheckpointStats, Claim,
+    ClaimOptions, Claimed, Delegation, DelegationOwner, DueTrigger, Enlisted, Finish, HandOut, LedgerEntry,
+    LedgerPurpose, LedgerState, Limit, NewCheckpoint, NewLedgerEntry, NewOccurrence, NewOperation,
+    NewRestore, NewStep, NewVerification, NewWork, Occurrence, OccurrenceLimits, Operation, OperationLog,
+    OperationProgress, Origin, Outcome, Plan, PlanSnapshot, PlanUpdate, Purged, QuotaDefaults, QuotaResource,
+    Quotas, Renewal, Restore, RunChange, RunRules, ScheduledOperation, ScheduledOperationUpdate, Service,
+    ServiceStatus, StartedCount, StartedOperation, Step, StepChange, StepEnd, SubjectChange, Trigger,
+    TriggerUpdate, Usage, Verdict, Verification,
 };
 pub use store::{Engine, Store, StoreOptions};

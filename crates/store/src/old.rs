@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use crate::sql::{Database, Row, find_table};
 use crate::{
     Engine, Error, Limit, OperationLog, Plan, QuotaDefaults, QuotaResource, Quotas, Restore, Result,
-    ScheduledOperation, Store, StoreOptions, Trigger, Verification,
+    RunRules, ScheduledOperation, Store, StoreOptions, Trigger, Verification,
 };
 
 /// The old Karbor's database.
@@ -415,7 +415,8 @@ fn trigger(row: &Texts) -> Read<Trigger> {
         kind: needed(row, "type")?.to_owned(),
         properties: object(row, "properties")?,
         // Found anew from its properties.
-        next_at: None,
+        next_at: Some(Trigger::UNPLANNED),
+        fault: None,
         created_at: created(row)?,
         updated_at: instant(row, "updated_at")?,
     })
@@ -432,6 +433,7 @@ fn scheduled(row: &Texts) -> Read<ScheduledOperation> {
         trigger: parsed(row, "trigger_id")?,
         definition: object(row, "operation_definition")?,
         enabled: matches!(needed(row, "enabled")?, "1" | "t" | "true"),
+        rules: RunRules::default(),
         created_at: created(row)?,
         updated_at: instant(row, "updated_at")?,
     })

@@ -6,8 +6,8 @@
 use std::fmt;
 
 use karbor_types::{
-    CheckpointId, Instant, OperationId, OperationLogId, PlanId, ProjectId, RestoreId, ScheduledOperationId,
-    TriggerId, VerificationId,
+    CheckpointId, Instant, OccurrenceId, OperationId, OperationLogId, PlanId, ProjectId, RestoreId,
+    ScheduledOperationId, TriggerId, VerificationId,
 };
 
 /// What a list shall hold.
@@ -267,6 +267,23 @@ columns!(/** Columns of scheduled operations. */ ScheduledOperationColumn {
     /** When it was last changed. */ UpdatedAt = "updated_at", "updated_at", NullableNumber;
 });
 
+columns!(/** Columns of occurrences. */ OccurrenceColumn {
+    /** The id. */ Id = "id", "id", Text;
+    /** The scheduled operation. */ Operation = "scheduled_operation_id", "scheduled_operation_id", Text;
+    /** What the scheduled operation does. */ OperationType = "operation_type", "operation_type", Text;
+    /** The trigger. */ Trigger = "trigger_id", "trigger_id", Text;
+    /** The project. */ Project = "project_id", "project_id", Text;
+    /** The provider. */ Provider = "provider_id", "provider_id", Text;
+    /** The instant at which it is due. */ At = "occurrence_at", "occurrence_at", Number;
+    /** Where it comes from. */ Origin = "origin", "origin", Text;
+    /** The state. */ State = "status", "state", Text;
+    /** Why it was skipped or failed. */ Reason = "reason", "reason", NullableText;
+    /** The checkpoint that it made. */ Checkpoint = "checkpoint_id", "checkpoint_id", NullableText;
+    /** When it was handed out. */ CreatedAt = "created_at", "created_at", Number;
+    /** When it was first started. */ StartedAt = "started_at", "started_at", NullableNumber;
+    /** When it ended. */ EndedAt = "ended_at", "ended_at", NullableNumber;
+});
+
 /// A list of plans.
 pub type PlanQuery = ListQuery<PlanColumn, PlanId>;
 /// A list of checkpoints.
@@ -279,6 +296,8 @@ pub type VerificationQuery = ListQuery<VerificationColumn, VerificationId>;
 pub type OperationQuery = ListQuery<OperationColumn, OperationId>;
 /// A list of the operation log.
 pub type OperationLogQuery = ListQuery<OperationLogColumn, OperationLogId>;
+/// A list of occurrences.
+pub type OccurrenceQuery = ListQuery<OccurrenceColumn, OccurrenceId>;
 /// A list of triggers.
 pub type TriggerQuery = ListQuery<TriggerColumn, TriggerId>;
 /// A list of scheduled operations.

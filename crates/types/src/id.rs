@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::Instant;
+
 /// What is wrong with the text of an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a valid {what}: expected {expected}")]
@@ -126,6 +128,11 @@ uuid_id!(/** Names one durable piece of work. */ OperationId, "operation id");
 uuid_id!(/** Names one record of the operation log. */ OperationLogId, "operation log id");
 uuid_id!(/** Names one trigger. */ TriggerId, "trigger id");
 uuid_id!(/** Names one scheduled operation. */ ScheduledOperationId, "scheduled operation id");
+uuid_id!(
+    /** Names one occurrence of a scheduled operation. It is derived from both, so that whoever hands the
+    occurrence out a second time names the same one. */
+    OccurrenceId, "occurrence id"
+);
 
 text_id!(/** Names a project (tenant); Keystone's are 32 hexadecimal digits. */ ProjectId, "project id", 64);
 text_id!(/** Names a user. */ UserId, "user id", 64);
@@ -133,6 +140,21 @@ text_id!(
     /** Names a bank account: one project's area in a bank. It is a part of object keys. */
     AccountId, "account id", 64
 );
+
+/// The namespace of what is derived from a scheduled operation.
+const SCHEDULE_SPACE: Uuid = Uuid::from_u128(0x6b61_7262_6f72_5000_8000_6f63_6375_7273);
+
+impl OccurrenceId {
+    /// Names the occurrence of a scheduled operation at an instant.
+    pub fn of(operation: ScheduledOperationId, at: Instant) -> Self {
+        Self(Uuid::new_v5(&SCHEDULE_SPACE, format!("{operation}/{}", at.as_micros()).as_bytes()))
+    }
+
+    /// Names what one attempt at the occurrence starts; `part` tells apart what it starts several of.
+    pub fn started(&self, attempt: u32, part: &str) -> Uuid {
+        Uuid::new_v5(&self.0, format!("{attempt}/{part}").as_bytes())
+    }
+}
 
 impl From<CheckpointId> for OperationId {
     fn from(id: CheckpointId) -> Self {

@@ -7,6 +7,7 @@
 mod id;
 mod instant;
 mod metadata;
+mod occurrence;
 mod parameters;
 mod progress;
 mod request;
@@ -15,11 +16,12 @@ mod retention;
 mod state;
 
 pub use id::{
-    AccountId, CheckpointId, InvalidId, OperationId, OperationLogId, PlanId, ProjectId, ProviderId,
-    RestoreId, ScheduledOperationId, TriggerId, UserId, VerificationId,
+    AccountId, CheckpointId, InvalidId, OccurrenceId, OperationId, OperationLogId, PlanId, ProjectId,
+    ProviderId, RestoreId, ScheduledOperationId, TriggerId, UserId, VerificationId,
 };
 pub use instant::Instant;
 pub use metadata::{CheckpointMetadata, MetadataError, PlanRecord, PluginRecord, ProviderRecord};
+pub use occurrence::{CatchUp, OccurrenceEvent, OccurrenceReason, OccurrenceState};
 pub use parameters::{Parameters, ParametersError};
 pub use progress::Progress;
 pub use request::{CopySource, OperationRequest, Thoroughness};

@@ -65,6 +65,8 @@ macro_rules! text_enum {
     };
 }
 
+pub(crate) use text_enum;
+
 text_enum!(/** The state of a checkpoint. */ CheckpointState, "checkpoint state" {
     /** Its data is being stored. */ Protecting = "protecting",
     /** All of it is committed and can be restored. */ Available = "available",

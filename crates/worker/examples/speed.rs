@@ -177,6 +177,7 @@ async fn through_worker(
         request: Value::Null,
         log: Some(OperationLogId(Uuid::new_v4())),
         scheduled_operation: None,
+        occurrence: None,
     };
     let begin = Moment::now();
     store.create_checkpoint(&checkpoint, &operation, &QuotaDefaults::default(), now()).await?;

@@ -125,6 +125,7 @@ async fn queue(
         request: serde_json::Value::Null,
         log: None,
         scheduled_operation: None,
+        occurrence: None,
     };
     let store = &attempt.shared.store;
     attempt

@@ -1,5 +1,6 @@
 //! The shapes of what comes in and goes out, as JSON schemas.
 
+use karbor_types::{OccurrenceReason, OccurrenceState};
 use serde_json::{Map, Value, json};
 
 /// Returns all named schemas.
@@ -254,22 +255,64 @@ fn schedules() -> Value {
             "properties": with(json!({
                 "id": uuid(), "name": text(), "description": maybe_text(), "operation_type": text(),
                 "trigger_id": uuid(), "operation_definition": {"type": "object"}, "enabled": {"type": "boolean"},
+                "catch_up": {"enum": ["run_once", "skip", null]}, "jitter_seconds": {"type": ["integer", "null"]},
+                "retries": {"type": ["integer", "null"]}, "priority": {"type": "integer"},
             })),
         },
         "NewScheduledOperation": {
             "type": "object", "additionalProperties": false,
             "required": ["name", "operation_type", "trigger_id", "operation_definition"],
-            "properties": {
+            "properties": ruled(json!({
                 "name": name(), "description": description(),
-                "operation_type": {"type": "string", "enum": ["protect", "retention_protect"]}, "trigger_id": uuid(),
-                "operation_definition": {
-                    "type": ["object", "string"], "required": ["provider_id", "plan_id"],
-                    "properties": {"provider_id": uuid(), "plan_id": uuid(),
-                        "max_backups": {"type": ["integer", "string"]}, "retention_duration": {"type": ["integer", "string"]}},
-                },
+                "operation_type": {"type": "string", "enum": ["protect", "retention_protect", "verify", "copy", "restore_test"]},
+                "trigger_id": uuid(), "operation_definition": definition(), "enabled": {"type": "boolean"},
+            })),
+        },
+        "ScheduledOperationChange": {
+            "type": "object", "additionalProperties": false,
+            "properties": ruled(json!({
+                "name": name(), "description": description(), "trigger_id": uuid(),
+                "operation_definition": definition(), "enabled": {"type": "boolean"},
+            })),
+        },
+        "Run": {
+            "type": "object", "additionalProperties": false,
+            "required": ["id", "scheduled_operation_id", "operation_type", "trigger_id", "project_id", "provider_id",
+                "occurrence", "origin", "status", "reason", "detail", "priority", "attempt", "checkpoint_id", "until",
+                "created_at", "started_at", "ended_at"],
+            "properties": {
+                "id": uuid(), "scheduled_operation_id": uuid(), "operation_type": text(), "trigger_id": uuid(),
+                "project_id": text(), "provider_id": uuid(), "occurrence": text(),
+                "origin": {"type": "string", "enum": ["trigger", "manual"]},
+                "status": {"type": "string", "enum": OccurrenceState::ALL},
+                "reason": {"enum": OccurrenceReason::ALL.iter().map(|reason| json!(reason)).chain([json!(null)]).collect::<Vec<_>>()},
+                "detail": maybe_text(), "priority": {"type": "integer"}, "attempt": {"type": "integer"},
+                "checkpoint_id": maybe_uuid(), "until": text(), "created_at": text(), "started_at": maybe_text(),
+                "ended_at": maybe_text(),
             },
         },
     })
+}
+
+/// What a scheduled operation does, with what.
+fn definition() -> Value {
+    let number = json!({"type": ["integer", "string"]});
+    json!({
+        "type": ["object", "string"], "required": ["provider_id", "plan_id"],
+        "properties": {
+            "provider_id": uuid(), "plan_id": uuid(), "max_backups": number, "retention_duration": number,
+            "read": {"type": ["integer", "string"]}, "target_provider_id": uuid(),
+        },
+    })
+}
+
+/// Adds how occurrences are run, since microversion 1.2.
+fn ruled(mut members: Value) -> Value {
+    members["catch_up"] = json!({"enum": ["run_once", "skip", null]});
+    members["jitter_seconds"] = json!({"type": ["integer", "null"], "minimum": 0, "maximum": 86400});
+    members["retries"] = json!({"type": ["integer", "null"], "minimum": 0, "maximum": 100});
+    members["priority"] = json!({"type": "integer", "minimum": -1000, "maximum": 1000});
+    members
 }
 
 fn small() -> Value {

@@ -38,6 +38,29 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DAYS")]
         retention_days: Option<u32>,
     },
+    /// List what was run of a scheduled operation, and what was not, and why
+    Runs {
+        /// Scheduled operation, by id or name
+        scheduled_operation: String,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Pause a scheduled operation: what is due meanwhile is skipped
+    Pause {
+        /// Scheduled operation, by id or name
+        scheduled_operation: String,
+    },
+    /// Resume a scheduled operation that was paused
+    Resume {
+        /// Scheduled operation, by id or name
+        scheduled_operation: String,
+    },
+    /// Run a scheduled operation now
+    Run {
+        /// Scheduled operation, by id or name
+        scheduled_operation: String,
+    },
     /// Delete scheduled operations
     Delete {
         /// Scheduled operations, by id or name
@@ -52,6 +75,14 @@ const COLUMNS: [(&str, &str); 5] = [
     ("Type", "operation_type"),
     ("Plan", "operation_definition.plan_id"),
     ("Trigger", "trigger_id"),
+];
+const RUN_COLUMNS: [(&str, &str); 6] = [
+    ("Occurrence", "occurrence"),
+    ("Origin", "origin"),
+    ("Status", "status"),
+    ("Reason", "reason"),
+    ("Attempt", "attempt"),
+    ("Checkpoint", "checkpoint_id"),
 ];
 const PATH: &str = "/scheduled_operations";
 
@@ -78,6 +109,22 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
                 "operation_definition": definition}});
             output.object(&client.post(PATH, &body).await?["scheduled_operation"].take())
         }
+        Command::Runs { scheduled_operation, limit } => {
+            let found = client.find(PATH, "operations", what, &scheduled_operation).await?;
+            let path = format!("{PATH}/{}/runs", id(&found));
+            output.list(&client.list(&path, "runs", &[], limit).await?, &RUN_COLUMNS)
+        }
+        Command::Pause { scheduled_operation } => {
+            set_enabled(client, output, &scheduled_operation, false).await
+        }
+        Command::Resume { scheduled_operation } => {
+            set_enabled(client, output, &scheduled_operation, true).await
+        }
+        Command::Run { scheduled_operation } => {
+            let found = client.find(PATH, "operations", what, &scheduled_operation).await?;
+            let path = format!("{PATH}/{}/action", id(&found));
+            output.object(&client.post(&path, &json!({"run": {}})).await?["run"].take())
+        }
         Command::Delete { scheduled_operations } => {
             for name in scheduled_operations {
                 let found = client.find(PATH, "operations", what, &name).await?;
@@ -87,4 +134,11 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
             Ok(())
         }
     }
+}
+
+async fn set_enabled(client: &Client, output: &Output, name: &str, enabled: bool) -> Result<()> {
+    let found = client.find(PATH, "operations", "scheduled operation", name).await?;
+    let body = json!({"scheduled_operation": {"enabled": enabled}});
+    let mut changed = client.put(&format!("{PATH}/{}", id(&found)), &body).await?;
+    output.object(&changed["scheduled_operation"].take())
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use karbor_api::identity::keystone::KeystoneConfig;
+use karbor_scheduler::SchedulerConfig;
 use karbor_types::ProviderId;
 use karbor_worker::WorkerConfig;
 use serde::Deserialize;
@@ -50,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) declared: DeclaredConfig,
     /// The protection service.
     pub(crate) worker: WorkerConfig,
+    /// The operation engine.
+    pub(crate) scheduler: SchedulerConfig,
     /// The cloud whose things are protected; without it none.
     pub(crate) openstack: Option<OpenStackConfig>,
     /// What a project may have where nobody set its own limits.

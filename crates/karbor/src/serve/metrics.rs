@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use karbor_api::{ApiMetrics, Exposition};
+use karbor_scheduler::SchedulerMetrics;
 use karbor_store::Store;
 use karbor_types::OperationState;
 use karbor_worker::WorkerMetrics;
@@ -19,6 +20,7 @@ use crate::serve::now;
 pub(crate) struct Metrics {
     pub(crate) api: ApiMetrics,
     pub(crate) worker: WorkerMetrics,
+    pub(crate) scheduler: SchedulerMetrics,
     pub(crate) exposition: Exposition,
 }
 
@@ -33,6 +35,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("karbor");
         let api = ApiMetrics::new(&mut registry);
         let worker = WorkerMetrics::new(&mut registry);
+        let scheduler = SchedulerMetrics::new(&mut registry);
         let backlog = Family::<Waiting, Gauge>::default();
         registry.register("operations", "Operations in the database that have not ended", backlog.clone());
         let lag = Gauge::<i64>::default();
@@ -63,6 +66,6 @@ impl Metrics {
             }
             .boxed()
         });
-        Self { api, worker, exposition }
+        Self { api, worker, scheduler, exposition }
     }
 }

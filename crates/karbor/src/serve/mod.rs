@@ -29,6 +29,7 @@ use karbor_plugin::noop::NoopProtection;
 use karbor_plugin::{Provider, Registry};
 use karbor_plugins_host::{Host, HostOptions};
 use karbor_plugins_openstack::{OpenStack, OpenStackOptions};
+use karbor_scheduler::{Firing, Scheduler};
 use karbor_store::{Limit, QuotaDefaults, Quotas, Store, StoreOptions};
 use karbor_types::{Instant, ResourceType};
 use karbor_worker::{Dependencies, Worker};
@@ -46,6 +47,7 @@ use declared::Declared;
 use delegations::Trusts;
 use metrics::Metrics;
 use openstack::ServiceCloud;
+use report::Services;
 
 /// How long requests that are under way may take when the service stops.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -69,6 +71,8 @@ enum Role {
     Api,
     /// The protection service
     Worker,
+    /// The operation engine
+    Scheduler,
 }
 
 /// How logs are written.
@@ -89,7 +93,7 @@ pub(crate) struct Options {
     /// Address and port of the API; overrides the settings
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// What to run; both when left out
+    /// What to run; all of it when left out
     #[arg(long = "role", value_enum)]
     roles: Vec<Role>,
     /// How logs are written
@@ -107,8 +111,8 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
         config.listen = Some(listen);
     }
     let all = options.roles.is_empty();
-    let (with_api, with_worker) =
-        (all || options.roles.contains(&Role::Api), all || options.roles.contains(&Role::Worker));
+    let has = |role| all || options.roles.contains(&role);
+    let (with_api, with_worker, with_scheduler) = (has(Role::Api), has(Role::Worker), has(Role::Scheduler));
 
     let url = config.database.url.as_deref().unwrap_or_default();
     let store = Store::open(url, &StoreOptions::default()).await.context("opening the database")?;
@@ -131,13 +135,19 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     #[cfg(feature = "failpoints")]
     let worker = arm(worker)?;
     let handle = worker.handle();
-    let reporting = with_worker
-        .then(|| tokio::spawn(report::run(store.clone(), host_name(), worker.handle(), stop.clone())));
+    let mut services = Services { worker: with_worker.then(|| worker.handle()), scheduler: None };
     let taking_back = with_worker.then(|| tokio::spawn(Arc::clone(&trusts).run(stop.clone())));
     let working = with_worker.then(|| tokio::spawn(worker.run(stop.clone())));
 
     let wake: Wake = Arc::new(move || handle.wake());
-    let actions = make_actions(&config, store, Parts { registry, banks, authority, trusts }, wake);
+    let actions = make_actions(&config, store.clone(), Parts { registry, banks, authority, trusts }, wake);
+    let scheduling = with_scheduler.then(|| {
+        let scheduler = make_scheduler(&config, &store, &actions, &metrics);
+        services.scheduler = Some(scheduler.handle());
+        tokio::spawn(scheduler.run(stop.clone()))
+    });
+    let reporting = (with_worker || with_scheduler)
+        .then(|| tokio::spawn(report::run(store, host_name(), services, stop.clone())));
     let (serving, watched) = serve_api(&config, state_dir, actions, &metrics, with_api, stop.clone()).await?;
 
     wait_for_signal().await?;
@@ -151,6 +161,9 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     }
     if let Some(watched) = watched {
         watched.await.context("the listener of watchers ended abnormally")?;
+    }
+    if let Some(scheduling) = scheduling {
+        scheduling.await.context("the scheduler ended abnormally")?;
     }
     if let Some(working) = working {
         working.await.context("the worker ended abnormally")?.context("running the worker")?;
@@ -206,6 +219,20 @@ fn make_actions(config: &Config, store: Store, parts: Parts, wake: Wake) -> Acti
         },
     })
     .with_delegations(parts.trusts)
+}
+
+fn make_scheduler(config: &Config, store: &Store, actions: &Actions, metrics: &Metrics) -> Scheduler {
+    let timetable = actions.clone();
+    let parts = karbor_scheduler::Dependencies {
+        store: store.clone(),
+        actions: actions.clone(),
+        timetable: Arc::new(move |trigger, after| {
+            let (window_seconds, next) = timetable.fires_after(trigger, after)?;
+            Ok(Firing { window_seconds, next })
+        }),
+        clock: Arc::new(now),
+    };
+    Scheduler::new(parts, config.scheduler.clone()).with_metrics(metrics.scheduler.clone())
 }
 
 /// What tools need of the service, without the service.
@@ -389,7 +416,19 @@ fn host_name() -> String {
 
 pub(crate) fn now() -> Instant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    let now = Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+    #[cfg(feature = "failpoints")]
+    let now = now.plus_seconds(moved_seconds());
+    now
+}
+
+/// By how much tests have moved the clock: the number of seconds in the file that `KARBOR_CLOCK_FILE` names.
+#[cfg(feature = "failpoints")]
+fn moved_seconds() -> i64 {
+    static FILE: std::sync::LazyLock<Option<std::ffi::OsString>> =
+        std::sync::LazyLock::new(|| std::env::var_os("KARBOR_CLOCK_FILE"));
+    let text = FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 fn start_log(format: LogFormat) -> Result<()> {

@@ -3,6 +3,7 @@
 mod bank_account;
 mod checkpoint;
 mod delegation;
+mod occurrence;
 mod operation;
 mod plan;
 mod purged;
@@ -15,6 +16,10 @@ mod step;
 pub use bank_account::{BankAccount, BankAccountUpdate};
 pub use checkpoint::{Checkpoint, CheckpointChange, CheckpointStats, NewCheckpoint, PlanSnapshot};
 pub use delegation::{Delegation, DelegationOwner};
+pub use occurrence::{
+    Advance, Beginning, DueTrigger, Enlisted, HandOut, NewOccurrence, NewWork, Occurrence, OccurrenceLimits,
+    Origin, Outcome, RunRules, StartedCount, StartedOperation, Verdict,
+};
 pub use operation::{
     Backlog, Claim, ClaimOptions, Claimed, Finish, NewOperation, Operation, OperationLog, Renewal,
     SubjectChange,
@@ -23,7 +28,7 @@ pub use plan::{Plan, PlanUpdate};
 pub use purged::Purged;
 pub use quota::{Limit, QuotaDefaults, QuotaResource, Quotas, Usage};
 pub use run::{NewRestore, NewVerification, Restore, RunChange, Verification};
-pub use schedule::{ScheduledOperation, Trigger, TriggerUpdate};
+pub use schedule::{ScheduledOperation, ScheduledOperationUpdate, Trigger, TriggerUpdate};
 pub use service::{Service, ServiceStatus};
 pub use step::{
     LedgerEntry, LedgerPurpose, LedgerState, NewLedgerEntry, NewStep, OperationProgress, Step, StepChange,

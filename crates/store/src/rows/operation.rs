@@ -1,8 +1,8 @@
 //! Operations, who owns them, and the operation log that clients read.
 
 use karbor_types::{
-    CheckpointId, Epoch, Instant, OperationId, OperationKind, OperationLogId, OperationState, PlanId,
-    ProjectId, ProviderId, RestoreId, ScheduledOperationId, UserId, VerificationId,
+    CheckpointId, Epoch, Instant, OccurrenceId, OperationId, OperationKind, OperationLogId, OperationState,
+    PlanId, ProjectId, ProviderId, RestoreId, ScheduledOperationId, UserId, VerificationId,
 };
 use serde_json::Value;
 
@@ -103,6 +103,8 @@ pub struct NewOperation {
     pub log: Option<OperationLogId>,
     /// The scheduled operation that it comes from.
     pub scheduled_operation: Option<ScheduledOperationId>,
+    /// The occurrence that it comes from, and which attempt at it.
+    pub occurrence: Option<(OccurrenceId, u32)>,
 }
 
 /// Proof of having claimed an operation; every write of a worker carries one.

@@ -3,6 +3,8 @@
 use karbor_types::{Instant, ProjectId, ScheduledOperationId, TriggerId, UserId};
 use serde_json::{Map, Value};
 
+use crate::RunRules;
+
 /// When something is done.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trigger {
@@ -16,12 +18,19 @@ pub struct Trigger {
     pub kind: String,
     /// Its properties, as the client gave them.
     pub properties: Map<String, Value>,
-    /// When it is due next; `None` when it never is again, or that was not worked out yet.
+    /// When it is due next; `None` when it never is again, [`Trigger::UNPLANNED`] when that was not worked out yet.
     pub next_at: Option<Instant>,
+    /// Why nobody can read when it fires; it is set aside until it is changed.
+    pub fault: Option<String>,
     /// When it was made.
     pub created_at: Instant,
     /// When it was last changed.
     pub updated_at: Option<Instant>,
+}
+
+impl Trigger {
+    /// Stands for a time that was not worked out yet: whoever hands out occurrences works it out from then on.
+    pub const UNPLANNED: Instant = Instant::from_micros(0);
 }
 
 /// What is changed of a trigger; what is `None` stays.
@@ -44,7 +53,7 @@ pub struct ScheduledOperation {
     pub name: String,
     /// What people say about it.
     pub description: Option<String>,
-    /// `protect` or `retention_protect`.
+    /// `protect`, `retention_protect`, `verify`, `copy` or `restore_test`.
     pub operation_type: String,
     /// Who made it.
     pub user: UserId,
@@ -56,8 +65,27 @@ pub struct ScheduledOperation {
     pub definition: Map<String, Value>,
     /// Whether it is done when the trigger fires.
     pub enabled: bool,
+    /// How its occurrences are run.
+    pub rules: RunRules,
     /// When it was made.
     pub created_at: Instant,
     /// When it was last changed.
     pub updated_at: Option<Instant>,
+}
+
+/// What is changed of a scheduled operation; what is `None` stays.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ScheduledOperationUpdate {
+    /// A new name.
+    pub name: Option<String>,
+    /// What people say about it now, or nothing.
+    pub description: Option<Option<String>>,
+    /// Another trigger.
+    pub trigger: Option<TriggerId>,
+    /// All of the new definition.
+    pub definition: Option<Map<String, Value>>,
+    /// Whether it is done when the trigger fires.
+    pub enabled: Option<bool>,
+    /// How its occurrences are run.
+    pub rules: Option<RunRules>,
 }

@@ -122,6 +122,27 @@ impl Database {
         rows.map_err(|source| failed(doing, source))
     }
 
+    /// Returns how the engine would go about a statement, in its own words.
+    pub(crate) async fn explain(&self, statement: &(impl QueryStatementWriter + Sync)) -> Result<String> {
+        let mut rendered = render(self.engine(), statement)?;
+        let (word, column) = match self.engine() {
+            Engine::Sqlite => ("EXPLAIN QUERY PLAN", "detail"),
+            Engine::Postgres => ("EXPLAIN", "QUERY PLAN"),
+            Engine::Mysql => ("EXPLAIN FORMAT=JSON", "EXPLAIN"),
+        };
+        rendered.sql = format!("{word} {}", rendered.sql);
+        let doing = "asking how a statement is run";
+        let rows = match self {
+            Self::Sqlite { readers, .. } => run!(rendered, readers, fetch_all).map(Row::all),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => run!(rendered, pool, fetch_all).map(Row::all),
+            #[cfg(feature = "mysql")]
+            Self::Mysql(pool) => run!(rendered, pool, fetch_all).map(Row::all),
+        };
+        let rows = rows.map_err(|source| failed(doing, source))?;
+        Ok(rows.iter().map(|row| row.text(column)).collect::<Result<Vec<String>>>()?.join("\n"))
+    }
+
     pub(crate) async fn close(&self) {
         match self {
             Self::Sqlite { writer, readers } => {

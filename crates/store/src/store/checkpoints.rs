@@ -104,7 +104,7 @@ impl Store {
         let rows: Vec<Checkpoint> = checkpoints.iter().map(|(new, _)| row_of(new, now)).collect();
         transaction!(self, "adding checkpoints", |tx| {
             for (row, (_, operation)) in rows.iter().zip(checkpoints) {
-                charge(tx, &row.project, QuotaResource::Checkpoints, quota).await?;
+                charge(tx, &row.project, QuotaResource::Checkpoints, 1, quota).await?;
                 insert_checkpoint(tx, row).await?;
                 insert_operation(tx, operation, row.state.as_str(), now).await?;
             }
@@ -237,7 +237,7 @@ fn mismatch(id: CheckpointId) -> Error {
     Error::Invalid { what: "an operation", reason: format!("it does not fit checkpoint {id}") }
 }
 
-fn check_new(checkpoint: &NewCheckpoint, operation: &NewOperation) -> Result<()> {
+pub(crate) fn check_new(checkpoint: &NewCheckpoint, operation: &NewOperation) -> Result<()> {
     let kind = match checkpoint.state {
         CheckpointState::Protecting => OperationKind::Protect,
         CheckpointState::WaitCopying => OperationKind::Copy,
@@ -252,7 +252,7 @@ fn check_new(checkpoint: &NewCheckpoint, operation: &NewOperation) -> Result<()>
     Ok(())
 }
 
-fn row_of(new: &NewCheckpoint, now: Instant) -> Checkpoint {
+pub(crate) fn row_of(new: &NewCheckpoint, now: Instant) -> Checkpoint {
     Checkpoint {
         id: new.id,
         project: new.project.clone(),
@@ -271,11 +271,15 @@ fn row_of(new: &NewCheckpoint, now: Instant) -> Checkpoint {
 }
 
 async fn insert_checkpoint(tx: &mut Transaction, row: &Checkpoint) -> Result<()> {
-    let id = row.id.to_string();
+    tx.insert::<Checkpoint>(&row.id.to_string(), checkpoint_values(row)?).await
+}
+
+/// Returns what stands in a checkpoint's row.
+pub(crate) fn checkpoint_values(row: &Checkpoint) -> Result<Vec<(&'static str, Expr)>> {
     let graph = row.graph.as_ref().map(|graph| json("a resource graph", graph)).transpose()?;
     let [logical, stored, new] = sizes(row.stats)?;
-    let values = vec![
-        ("id", Expr::val(id.as_str())),
+    Ok(vec![
+        ("id", Expr::val(row.id.to_string())),
         ("project_id", Expr::val(row.project.as_str())),
         ("provider_id", Expr::val(row.provider.to_string())),
         ("plan_id", Expr::val(row.plan.id.to_string())),
@@ -292,8 +296,7 @@ async fn insert_checkpoint(tx: &mut Transaction, row: &Checkpoint) -> Result<()>
         ("committed_at", Expr::val(row.committed_at.map(Instant::as_micros))),
         ("created_at", Expr::val(row.created_at.as_micros())),
         ("updated_at", Expr::val(row.updated_at.map(Instant::as_micros))),
-    ];
-    tx.insert::<Checkpoint>(&id, values).await
+    ])
 }
 
 fn sizes(stats: Option<CheckpointStats>) -> Result<[Option<i64>; 3]> {

@@ -76,10 +76,21 @@ pub(crate) async fn insert_log(
     status: &'static str,
     now: Instant,
 ) -> Result<()> {
-    let Some(id) = operation.log else { return Ok(()) };
-    let id = id.to_string();
-    let values = vec![
-        ("id", Expr::val(id.as_str())),
+    match (operation.log, log_values(operation, status, now)) {
+        (Some(id), Some(values)) => tx.insert::<OperationLog>(&id.to_string(), values).await,
+        _ => Ok(()),
+    }
+}
+
+/// Returns what stands in the record of an operation that is queued, if it has one.
+pub(crate) fn log_values(
+    operation: &NewOperation,
+    status: &'static str,
+    now: Instant,
+) -> Option<Vec<(&'static str, Expr)>> {
+    let id = operation.log?;
+    Some(vec![
+        ("id", Expr::val(id.to_string())),
         ("project_id", Expr::val(operation.project.as_str())),
         ("operation_type", Expr::val(operation.kind.as_str())),
         ("operation_id", Expr::val(operation.id.to_string())),
@@ -91,8 +102,7 @@ pub(crate) async fn insert_log(
         ("status", Expr::val(status)),
         ("started_at", Expr::val(now.as_micros())),
         ("created_at", Expr::val(now.as_micros())),
-    ];
-    tx.insert::<OperationLog>(&id, values).await
+    ])
 }
 
 /// What the record says of an operation's end.

@@ -1,11 +1,15 @@
 //! The store itself: opening it, and what all of its methods share.
 
 mod bank_accounts;
+mod beginnings;
 mod checkpoints;
 mod delegations;
+mod explain;
+mod handouts;
 mod imports;
 mod ledger;
 mod logs;
+mod occurrences;
 mod operations;
 mod plans;
 mod purge;

@@ -8,6 +8,7 @@ use karbor_types::{Epoch, Instant, OperationId, OperationState};
 use sea_query::{Expr, ExprTrait, Func, Order, Query, UpdateStatement};
 
 use crate::sql::{Row, Table, Transaction, optional_json};
+use crate::store::beginnings::tell_occurrence;
 use crate::store::checkpoints::change_checkpoint;
 use crate::store::delegations::wipe_login;
 use crate::store::logs::{Ended, insert_log, update_log};
@@ -325,6 +326,7 @@ impl Store {
             if !matches!(finish.subject, SubjectChange::Checkpoint(_)) {
                 wipe_login(tx, claim.operation).await?;
             }
+            tell_occurrence(tx, claim.operation, now).await?;
             let status = write_subject(tx, claim, &finish.subject, now).await?;
             let ended = Ended { reason: finish.reason.as_deref(), extra_info: &finish.extra_info };
             update_log(tx, claim.operation, status, Some(ended), now).await
@@ -339,10 +341,16 @@ pub(crate) async fn insert_operation(
     status: &'static str,
     now: Instant,
 ) -> Result<()> {
-    let id = operation.id.to_string();
+    tx.insert::<Operation>(&operation.id.to_string(), operation_values(operation, now)?).await?;
+    insert_log(tx, operation, status, now).await
+}
+
+/// Returns what stands in the row of an operation that is queued.
+pub(crate) fn operation_values(operation: &NewOperation, now: Instant) -> Result<Vec<(&'static str, Expr)>> {
     let due_at = operation.due_at.as_micros();
-    let values = vec![
-        ("id", Expr::val(id.as_str())),
+    let occurrence = operation.occurrence;
+    Ok(vec![
+        ("id", Expr::val(operation.id.to_string())),
         ("kind", Expr::val(operation.kind.as_str())),
         ("project_id", Expr::val(operation.project.as_str())),
         ("user_id", Expr::val(operation.user.as_ref().map(|user| user.as_str().to_owned()))),
@@ -361,9 +369,9 @@ pub(crate) async fn insert_operation(
         ("cancel_requested", Expr::val(0i64)),
         ("request", Expr::val(optional_json("the request of an operation", &operation.request)?)),
         ("created_at", Expr::val(now.as_micros())),
-    ];
-    tx.insert::<Operation>(&id, values).await?;
-    insert_log(tx, operation, status, now).await
+        ("occurrence_id", Expr::val(occurrence.map(|(id, _)| id.to_string()))),
+        ("occurrence_attempt", Expr::val(occurrence.map(|(_, attempt)| i64::from(attempt)))),
+    ])
 }
 
 /// Fences: succeeds only if the claim is the newest one and its operation has not ended, and holds it so until the end of

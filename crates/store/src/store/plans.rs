@@ -1,7 +1,7 @@
 //! Plans.
 
 use karbor_types::{Instant, PlanId};
-use sea_query::{Expr, ExprTrait, Query};
+use sea_query::{CaseStatement, Expr, ExprTrait, Query};
 
 use crate::sql::{Row, Table, json, not_found};
 use crate::store::quotas::{charge, count};
@@ -50,7 +50,7 @@ impl Store {
         let resources = json("the resources of a plan", &plan.resources)?;
         let parameters = json("the parameters of a plan", &plan.parameters)?;
         transaction!(self, "adding a plan", |tx| {
-            charge(tx, &plan.project, QuotaResource::Plans, quota).await?;
+            charge(tx, &plan.project, QuotaResource::Plans, 1, quota).await?;
             let values = vec![
                 ("id", Expr::val(id.as_str())),
                 ("project_id", Expr::val(plan.project.as_str())),
@@ -78,6 +78,19 @@ impl Store {
         rows.first().map(Plan::read).unwrap_or_else(|| Err(not_found::<Plan>(&id.to_string())))
     }
 
+    /// Returns those of these plans that stand and can be read, each with when it was suspended after it had been started.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Database`].
+    pub async fn plans_to_run(&self, ids: &[PlanId]) -> Result<Vec<(Plan, Option<Instant>)>> {
+        let mut select = Plan::select();
+        select.column("suspended_at").and_where(Expr::col("id").is_in(ids.iter().map(PlanId::to_string)));
+        select.and_where(Expr::col("deleted_at").is_null());
+        let rows = self.rows("looking up plans", &select).await?;
+        let read = |row: &Row| Some((Plan::read(row).ok()?, row.optional_instant("suspended_at").ok()?));
+        Ok(rows.iter().filter_map(read).collect())
+    }
+
     /// Changes a plan and returns it as it is then.
     ///
     /// # Errors
@@ -96,6 +109,20 @@ impl Store {
                 statement.value("description", description.clone());
             }
             if let Some(status) = &update.status {
+                // Plans are suspended when they are made, and that has never kept anything from being done. What says
+                // something is to suspend one that was started.
+                let suspends = status.as_deref() == Some("suspended");
+                let was_suspended = Expr::col("status").eq("suspended");
+                if !suspends {
+                    statement.value("suspended_at", Option::<i64>::None);
+                } else {
+                    statement.value(
+                        "suspended_at",
+                        CaseStatement::new()
+                            .case(was_suspended, Expr::col("suspended_at"))
+                            .finally(now.as_micros()),
+                    );
+                }
                 statement.value("status", status.clone());
             }
             if let Some(resources) = &resources {

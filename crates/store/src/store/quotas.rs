@@ -202,6 +202,7 @@ pub(crate) async fn charge(
     tx: &mut Transaction,
     project: &ProjectId,
     resource: QuotaResource,
+    many: i64,
     defaults: &QuotaDefaults,
 ) -> Result<()> {
     let mut limit = defaults.0.limit(resource);
@@ -213,8 +214,8 @@ pub(crate) async fn charge(
         }
     }
     let (in_use, reserved) = match resource {
-        QuotaResource::Plans => (1, 0),
-        QuotaResource::Checkpoints => (0, 1),
+        QuotaResource::Plans => (many, 0),
+        QuotaResource::Checkpoints => (0, many),
     };
     match limit {
         Limit::Unlimited => count(tx, project, resource, in_use, reserved).await,

@@ -136,10 +136,10 @@ impl Store {
         operation: &NewOperation,
         now: Instant,
     ) -> Result<Restore> {
-        if operation.kind != OperationKind::Restore || operation.restore != Some(restore.id) {
-            return Err(mismatch(Restore::WHAT, &restore.id.to_string()));
-        }
-        self.create_run(&restore.into(), operation, now).await
+        transaction!(self, "adding a restore", |tx| {
+            insert_restore(tx, restore, operation, now).await?;
+            tx.find(&restore.id.to_string()).await
+        })
     }
 
     /// Adds a restore that has failed before it began.
@@ -182,10 +182,10 @@ impl Store {
         operation: &NewOperation,
         now: Instant,
     ) -> Result<Verification> {
-        if operation.kind != OperationKind::Verify || operation.verification != Some(verification.id) {
-            return Err(mismatch(Verification::WHAT, &verification.id.to_string()));
-        }
-        self.create_run(&verification.into(), operation, now).await
+        transaction!(self, "adding a verification", |tx| {
+            insert_verification(tx, verification, operation, now).await?;
+            tx.find(&verification.id.to_string()).await
+        })
     }
 
     /// Adds a verification that has failed before it began.
@@ -217,26 +217,49 @@ impl Store {
         self.list("listing verifications", query, None).await
     }
 
-    async fn create_run<T: Table>(
-        &self,
-        new: &NewRun<'_>,
-        operation: &NewOperation,
-        now: Instant,
-    ) -> Result<T> {
-        transaction!(self, "adding a restore or verification", |tx| {
-            hold_available(tx, new.checkpoint).await?;
-            insert_run::<T>(tx, new, RunState::InProgress, None, now).await?;
-            insert_operation(tx, operation, RunState::InProgress.as_str(), now).await?;
-            tx.find::<T>(&new.id).await
-        })
-    }
-
     async fn create_failed_run<T: Table>(&self, new: &NewRun<'_>, reason: &str, now: Instant) -> Result<T> {
         transaction!(self, "adding a failed restore or verification", |tx| {
             insert_run::<T>(tx, new, RunState::Fail, Some(reason), now).await?;
             tx.find::<T>(&new.id).await
         })
     }
+}
+
+/// Adds a restore and queues its operation, as [`Store::create_restore`] does.
+pub(crate) async fn insert_restore(
+    tx: &mut Transaction,
+    restore: &NewRestore,
+    operation: &NewOperation,
+    now: Instant,
+) -> Result<()> {
+    if operation.kind != OperationKind::Restore || operation.restore != Some(restore.id) {
+        return Err(mismatch(Restore::WHAT, &restore.id.to_string()));
+    }
+    insert_run_with::<Restore>(tx, &restore.into(), operation, now).await
+}
+
+/// Adds a verification and queues its operation, as [`Store::create_verification`] does.
+pub(crate) async fn insert_verification(
+    tx: &mut Transaction,
+    verification: &NewVerification,
+    operation: &NewOperation,
+    now: Instant,
+) -> Result<()> {
+    if operation.kind != OperationKind::Verify || operation.verification != Some(verification.id) {
+        return Err(mismatch(Verification::WHAT, &verification.id.to_string()));
+    }
+    insert_run_with::<Verification>(tx, &verification.into(), operation, now).await
+}
+
+async fn insert_run_with<T: Table>(
+    tx: &mut Transaction,
+    new: &NewRun<'_>,
+    operation: &NewOperation,
+    now: Instant,
+) -> Result<()> {
+    hold_available(tx, new.checkpoint).await?;
+    insert_run::<T>(tx, new, RunState::InProgress, None, now).await?;
+    insert_operation(tx, operation, RunState::InProgress.as_str(), now).await
 }
 
 fn mismatch(what: &'static str, id: &str) -> Error {

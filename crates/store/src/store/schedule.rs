@@ -6,14 +6,15 @@ use sea_query::{Expr, ExprTrait, Query};
 use crate::sql::{Row, Table, Transaction, is_referred_to, json, not_found};
 use crate::store::transaction::transaction;
 use crate::{
-    Error, Result, ScheduledOperation, ScheduledOperationQuery, Store, Trigger, TriggerQuery, TriggerUpdate,
+    Error, Result, RunRules, ScheduledOperation, ScheduledOperationQuery, ScheduledOperationUpdate, Store,
+    Trigger, TriggerQuery, TriggerUpdate,
 };
 
 impl Table for Trigger {
     const TABLE: &'static str = "triggers";
     const WHAT: &'static str = "trigger";
     const COLUMNS: &'static [&'static str] =
-        &["id", "name", "project_id", "kind", "properties", "next_at", "created_at", "updated_at"];
+        &["id", "name", "project_id", "kind", "properties", "next_at", "fault", "created_at", "updated_at"];
 
     fn read(row: &Row) -> Result<Self> {
         Ok(Self {
@@ -23,6 +24,7 @@ impl Table for Trigger {
             kind: row.text("kind")?,
             properties: row.json("properties")?,
             next_at: row.optional_instant("next_at")?,
+            fault: row.optional_text("fault")?,
             created_at: row.instant("created_at")?,
             updated_at: row.optional_instant("updated_at")?,
         })
@@ -42,6 +44,7 @@ impl Table for ScheduledOperation {
         "trigger_id",
         "operation_definition",
         "enabled",
+        "rules",
         "created_at",
         "updated_at",
     ];
@@ -57,6 +60,7 @@ impl Table for ScheduledOperation {
             trigger: row.parsed("trigger_id")?,
             definition: row.json("operation_definition")?,
             enabled: row.truth("enabled")?,
+            rules: row.optional_json::<Option<RunRules>>("rules")?.unwrap_or_default(),
             created_at: row.instant("created_at")?,
             updated_at: row.optional_instant("updated_at")?,
         })
@@ -79,6 +83,7 @@ impl Store {
                 ("kind", Expr::val(trigger.kind.as_str())),
                 ("properties", Expr::val(properties.as_str())),
                 ("next_at", Expr::val(trigger.next_at.map(Instant::as_micros))),
+                ("fault", Expr::val(trigger.fault.clone())),
                 ("created_at", Expr::val(trigger.created_at.as_micros())),
                 ("updated_at", Expr::val(trigger.updated_at.map(Instant::as_micros))),
             ];
@@ -124,9 +129,13 @@ impl Store {
             }
             if let Some(properties) = &properties {
                 statement.value("properties", properties.as_str());
+                statement.value("revision", Expr::col("revision").add(1i64));
+                // Whatever kept it from being read was in what it said before.
+                statement.value("fault", Option::<String>::None);
             }
             if let Some(next_at) = update.next_at {
                 statement.value("next_at", next_at.map(Instant::as_micros));
+                statement.value("handed_to", Option::<String>::None);
             }
             statement.and_where(Expr::col("id").eq(id.as_str()));
             tx.execute(&statement).await?;
@@ -157,6 +166,7 @@ impl Store {
     pub async fn create_scheduled_operation(&self, operation: &ScheduledOperation) -> Result<()> {
         let id = operation.id.to_string();
         let definition = json("the definition of a scheduled operation", &operation.definition)?;
+        let rules = json("the rules of a scheduled operation", &operation.rules)?;
         transaction!(self, "adding a scheduled operation", |tx| {
             let values = vec![
                 ("id", Expr::val(id.as_str())),
@@ -168,6 +178,7 @@ impl Store {
                 ("trigger_id", Expr::val(operation.trigger.to_string())),
                 ("operation_definition", Expr::val(definition.as_str())),
                 ("enabled", Expr::val(i64::from(operation.enabled))),
+                ("rules", Expr::val(rules.as_str())),
                 ("created_at", Expr::val(operation.created_at.as_micros())),
                 ("updated_at", Expr::val(operation.updated_at.map(Instant::as_micros))),
             ];
@@ -197,6 +208,66 @@ impl Store {
         query: &ScheduledOperationQuery,
     ) -> Result<Vec<ScheduledOperation>> {
         self.list("listing scheduled operations", query, None).await
+    }
+
+    /// Changes a scheduled operation and returns it as it is then.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also of the trigger.
+    pub async fn update_scheduled_operation(
+        &self,
+        id: ScheduledOperationId,
+        update: &ScheduledOperationUpdate,
+        now: Instant,
+    ) -> Result<ScheduledOperation> {
+        let id = id.to_string();
+        let definition = update.definition.as_ref();
+        let definition = definition.map(|map| json("the definition of a scheduled operation", map));
+        let definition = definition.transpose()?;
+        let rules = update.rules.as_ref().map(|rules| json("the rules of a scheduled operation", rules));
+        let rules = rules.transpose()?;
+        transaction!(self, "changing a scheduled operation", |tx| {
+            let mut statement = Query::update();
+            statement.table(ScheduledOperation::TABLE).value("updated_at", now.as_micros());
+            if let Some(name) = &update.name {
+                statement.value("name", name.as_str());
+            }
+            if let Some(description) = &update.description {
+                statement.value("description", description.clone());
+            }
+            if let Some(trigger) = update.trigger {
+                statement.value("trigger_id", trigger.to_string());
+            }
+            if let Some(definition) = &definition {
+                statement.value("operation_definition", definition.as_str());
+            }
+            if let Some(enabled) = update.enabled {
+                statement.value("enabled", i64::from(enabled));
+            }
+            if let Some(rules) = &rules {
+                statement.value("rules", rules.as_str());
+            }
+            statement.and_where(Expr::col("id").eq(id.as_str()));
+            tx.execute(&statement).await.map_err(|error| match update.trigger {
+                Some(trigger) if is_referred_to(&error) => not_found::<Trigger>(&trigger.to_string()),
+                _ => error,
+            })?;
+            tx.find(&id).await
+        })
+    }
+
+    /// Returns those of these scheduled operations that stand and can be read.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Database`].
+    pub async fn scheduled_operations(
+        &self,
+        ids: &[ScheduledOperationId],
+    ) -> Result<Vec<ScheduledOperation>> {
+        let mut select = ScheduledOperation::select();
+        select.and_where(Expr::col("id").is_in(ids.iter().map(ScheduledOperationId::to_string)));
+        let rows = self.rows("looking up scheduled operations", &select).await?;
+        Ok(rows.iter().filter_map(|row| ScheduledOperation::read(row).ok()).collect())
     }
 
     /// Deletes a scheduled operation.

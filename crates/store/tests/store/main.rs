@@ -12,6 +12,7 @@ mod imports;
 mod kit;
 mod lists;
 mod migrations;
+mod occurrences;
 mod operations;
 mod plans;
 mod rows;
@@ -69,6 +70,21 @@ cases! {
     lists::filters_find_what_they_name,
     lists::an_unknown_marker_is_told,
     lists::rows_that_come_and_go_do_not_disturb_pages,
+    occurrences::a_due_trigger_is_handed_out_once,
+    occurrences::a_trigger_that_was_changed_is_not_handed_out_by_what_it_said_before,
+    occurrences::a_large_trigger_is_handed_out_page_by_page,
+    occurrences::an_unreadable_trigger_is_set_aside_until_it_is_changed,
+    occurrences::a_trigger_without_a_time_can_be_fired,
+    occurrences::an_occurrence_begins_once,
+    occurrences::two_occurrences_of_one_operation_do_not_run_at_once,
+    occurrences::limits_hold_however_many_begin_at_once,
+    occurrences::what_cannot_begin_leaves_nothing_behind,
+    occurrences::an_operation_that_ends_has_its_occurrence_looked_at,
+    occurrences::a_verdict_about_what_has_changed_is_void,
+    occurrences::what_is_ready_is_found_by_provider_and_project,
+    occurrences::what_is_long_over_is_forgotten,
+    occurrences::a_plan_is_suspended_only_after_it_was_started,
+    occurrences::no_statement_of_the_schedule_scans,
     operations::an_operation_that_is_given_back_waits_for_its_time,
     operations::a_cancel_makes_a_queued_one_due,
     operations::the_end_is_written_everywhere_at_once,

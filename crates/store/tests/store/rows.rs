@@ -93,6 +93,7 @@ pub(crate) fn operation(number: u128, kind: OperationKind, owner: &str) -> NewOp
         request: json!({"parameters": {}}),
         log: Some(OperationLogId(uuid(number + (1 << 64)))),
         scheduled_operation: None,
+        occurrence: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use karbor_store::{
     BankAccountUpdate, Error, LedgerPurpose, LedgerState, Limit, NewLedgerEntry, NewStep, OperationQuery,
-    Purged, QuotaResource, Quotas, ScheduledOperation, ServiceStatus, SubjectChange, Trigger, TriggerUpdate,
+    Purged, QuotaResource, Quotas, RunRules, ScheduledOperation, ServiceStatus, SubjectChange, Trigger, TriggerUpdate,
 };
 use karbor_types::{
     CheckpointEvent, CheckpointState, OperationId, OperationKind, OperationLogId, OperationState, ProviderId,
@@ -179,6 +179,7 @@ pub(crate) async fn a_trigger_in_use_stays(world: World) {
         kind: "time".to_owned(),
         properties: object(json!({"format": "crontab", "pattern": "0 1 * * *"})),
         next_at: None,
+        fault: None,
         created_at: at(0),
         updated_at: None,
     };
@@ -192,6 +193,7 @@ pub(crate) async fn a_trigger_in_use_stays(world: World) {
         trigger: trigger.id,
         definition: object(json!({"plan_id": uuid(3), "max_backups": "3"})),
         enabled: true,
+        rules: RunRules { priority: 3, ..RunRules::default() },
         created_at: at(1),
         updated_at: None,
     };

@@ -218,6 +218,7 @@ impl Pair {
             request: serde_json::to_value(request).unwrap(),
             log: None,
             scheduled_operation: None,
+            occurrence: None,
         }
     }
 

@@ -301,6 +301,7 @@ impl House {
             request: serde_json::to_value(request).unwrap(),
             log: Some(OperationLogId(self.id())),
             scheduled_operation: None,
+            occurrence: None,
         }
     }
 

@@ -1,0 +1,53 @@
+//! How the database goes about what is asked of it all the time: for tests and for people who wonder.
+
+use karbor_types::{
+    Instant, OccurrenceId, OccurrenceState, ProjectId, ProviderId, ScheduledOperationId, TriggerId,
+};
+use uuid::Uuid;
+
+use crate::store::{handouts, occurrences};
+use crate::{Result, Store};
+
+impl Store {
+    /// Returns how the database goes about each statement with which schedulers look for work, by name, in its own words.
+    ///
+    /// # Errors
+    /// [`crate::Error::Database`].
+    pub async fn explain_schedule(&self, now: Instant) -> Result<Vec<(&'static str, String)>> {
+        let id = Uuid::from_u128(1);
+        let (provider, operation) = (ProviderId(id), ScheduledOperationId(id));
+        let project = ProjectId::new("p").expect("a valid id");
+        let mut statements = vec![
+            ("due triggers", handouts::due_triggers(now, 500)),
+            ("the next due trigger", handouts::next_due()),
+            (
+                "whom triggers concern",
+                handouts::enlisted(&[TriggerId(id), TriggerId(Uuid::nil())], None, 500),
+            ),
+            ("more whom a trigger concerns", handouts::enlisted(&[TriggerId(id)], Some(operation), 500)),
+            ("due retention", occurrences::to_retain(now, 500)),
+            ("the first provider", occurrences::next_ready_provider(None)),
+            ("the next provider", occurrences::next_ready_provider(Some(provider))),
+            ("what is ready", occurrences::ready(provider, None, 500)),
+            ("what else is ready", occurrences::ready(provider, Some(&project), 500)),
+            ("how much is started", occurrences::started_counts()),
+            (
+                "what still runs",
+                occurrences::open_operations(&[operation, ScheduledOperationId(Uuid::nil())]),
+            ),
+            (
+                "what became of occurrences",
+                occurrences::started_operations(&[OccurrenceId(id), OccurrenceId(Uuid::nil())]),
+            ),
+            ("old occurrences", occurrences::ended_before(now, 500)),
+        ];
+        for state in [OccurrenceState::Waiting, OccurrenceState::Ready, OccurrenceState::Started] {
+            statements.push(("what is to be looked at", occurrences::to_look_at(state, now, 500)));
+        }
+        let mut told = Vec::new();
+        for (name, statement) in statements {
+            told.push((name, self.inner.database.explain(&statement).await?));
+        }
+        Ok(told)
+    }
+}
