@@ -37,4 +37,6 @@ pub use rows::{
     ServiceStatus, StartedCount, StartedOperation, Step, StepChange, StepEnd, SubjectChange, Trigger,
     TriggerUpdate, Usage, Verdict, Verification,
 };
+#[cfg(feature = "failpoints")]
+pub use store::Interference;
 pub use store::{Engine, Store, StoreOptions};

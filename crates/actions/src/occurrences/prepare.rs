@@ -7,8 +7,8 @@ use karbor_store::{
     ScheduledOperation,
 };
 use karbor_types::{
-    CheckpointId, CheckpointState, Instant, OccurrenceReason, OperationId, Parameters, PlanId, ProjectId,
-    ProviderId, ScheduledOperationId, Thoroughness, VerificationId,
+    CheckpointId, CheckpointState, Instant, OccurrenceReason, OperationId, OperationLogId, Parameters,
+    PlanId, ProjectId, ProviderId, ScheduledOperationId, Thoroughness, VerificationId,
 };
 use serde_json::{Map, Value};
 
@@ -173,9 +173,12 @@ impl Actions {
     ) -> Result<Vec<NewWork>> {
         let parameters = parameters(&operation.definition)?;
         let Some(checkpoint) = self.newest_of(plan).await? else { return Ok(Vec::new()) };
-        let request = NewRestoreRequest { provider: plan.provider, checkpoint, parameters, target: None };
+        let request =
+            NewRestoreRequest { provider: plan.provider, checkpoint, parameters, target: None, login: None };
         let id = OperationId(occurrence.id.started(occurrence.attempt, ""));
-        let (operation, _) = self.dry_run_to_make(caller, &request, id).await?;
+        let (mut operation, _) = self.dry_run_to_make(caller, &request, id).await?;
+        // The log tells from which scheduled operation it comes, and with it by what right it acts.
+        operation.log = Some(OperationLogId(occurrence.id.started(occurrence.attempt, "log")));
         Ok(vec![NewWork::Operation(Box::new(of(occurrence, operation)))])
     }
 

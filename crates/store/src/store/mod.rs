@@ -7,6 +7,8 @@ mod delegations;
 mod explain;
 mod handouts;
 mod imports;
+#[cfg(feature = "failpoints")]
+mod interference;
 mod ledger;
 mod logs;
 mod occurrences;
@@ -25,6 +27,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use sea_query::{Expr, ExprTrait, Query, SelectStatement};
+
+#[cfg(feature = "failpoints")]
+pub use interference::Interference;
 
 use crate::query::Column;
 use crate::sql::{Database, Row, Table, known_version, list_statement, marker_statement, not_found};
@@ -67,6 +72,8 @@ struct Inner {
     database: Database,
     /// Counts transactions that were tried again, to spread the next tries.
     retries: AtomicU64,
+    #[cfg(feature = "failpoints")]
+    interference: Option<Arc<dyn Interference>>,
 }
 
 impl Store {
@@ -77,7 +84,13 @@ impl Store {
     /// [`Error::Url`], [`Error::Database`].
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self> {
         let database = Database::open(url, options).await?;
-        Ok(Self { inner: Arc::new(Inner { database, retries: AtomicU64::new(0) }) })
+        let inner = Inner {
+            database,
+            retries: AtomicU64::new(0),
+            #[cfg(feature = "failpoints")]
+            interference: None,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Returns which database is behind the store.
@@ -130,6 +143,8 @@ impl Store {
     }
 
     async fn rows(&self, doing: &'static str, select: &SelectStatement) -> Result<Vec<Row>> {
+        #[cfg(feature = "failpoints")]
+        self.come_between(doing).await?;
         self.inner.database.rows(doing, select).await
     }
 

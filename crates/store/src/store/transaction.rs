@@ -27,13 +27,20 @@ impl<'a> Attempts<'a> {
 
     pub(crate) async fn begin(&mut self) -> Result<Transaction> {
         self.made += 1;
+        #[cfg(feature = "failpoints")]
+        self.store.come_between(self.doing).await?;
         self.store.inner.database.begin(self.doing).await
     }
 
     /// Ends an attempt: commits it if it went well. `None` asks for another one.
     pub(crate) async fn settle<T>(&mut self, tx: Transaction, outcome: Result<T>) -> Option<Result<T>> {
         let settled = match outcome {
-            Ok(value) => tx.commit().await.map(|()| value),
+            Ok(value) => {
+                let done = tx.commit().await.map(|()| value);
+                #[cfg(feature = "failpoints")]
+                let done = self.store.may_lose_reply(self.doing, done);
+                done
+            }
             Err(error) => {
                 tx.roll_back().await;
                 Err(error)
