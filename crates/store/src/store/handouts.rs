@@ -59,6 +59,9 @@ impl Store {
         after: Option<ScheduledOperationId>,
         limit: u32,
     ) -> Result<Vec<Enlisted>> {
+        if triggers.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = self.rows("looking whom a trigger concerns", &enlisted(triggers, after, limit)).await?;
         rows.iter().map(read_enlisted).collect()
     }

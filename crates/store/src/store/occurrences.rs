@@ -192,6 +192,9 @@ impl Store {
         &self,
         operations: &[ScheduledOperationId],
     ) -> Result<HashSet<ScheduledOperationId>> {
+        if operations.is_empty() {
+            return Ok(HashSet::new());
+        }
         let rows = self.rows("looking what still runs", &open_operations(operations)).await?;
         rows.iter().map(|row| row.parsed("open_operation")).collect()
     }

@@ -83,6 +83,9 @@ impl Store {
     /// # Errors
     /// [`Error::Busy`], [`Error::Database`].
     pub async fn plans_to_run(&self, ids: &[PlanId]) -> Result<Vec<(Plan, Option<Instant>)>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut select = Plan::select();
         select.column("suspended_at").and_where(Expr::col("id").is_in(ids.iter().map(PlanId::to_string)));
         select.and_where(Expr::col("deleted_at").is_null());

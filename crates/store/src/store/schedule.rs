@@ -264,6 +264,9 @@ impl Store {
         &self,
         ids: &[ScheduledOperationId],
     ) -> Result<Vec<ScheduledOperation>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut select = ScheduledOperation::select();
         select.and_where(Expr::col("id").is_in(ids.iter().map(ScheduledOperationId::to_string)));
         let rows = self.rows("looking up scheduled operations", &select).await?;

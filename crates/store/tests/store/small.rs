@@ -2,7 +2,8 @@
 
 use karbor_store::{
     BankAccountUpdate, Error, LedgerPurpose, LedgerState, Limit, NewLedgerEntry, NewStep, OperationQuery,
-    Purged, QuotaResource, Quotas, RunRules, ScheduledOperation, ServiceStatus, SubjectChange, Trigger, TriggerUpdate,
+    Purged, QuotaResource, Quotas, RunRules, ScheduledOperation, ServiceStatus, SubjectChange, Trigger,
+    TriggerUpdate,
 };
 use karbor_types::{
     CheckpointEvent, CheckpointState, OperationId, OperationKind, OperationLogId, OperationState, ProviderId,
