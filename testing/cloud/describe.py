@@ -11,7 +11,8 @@ from service import wait_for
 def describe(cloud):
     """Describes everything that the project of `cloud` has, down to the bytes of its volumes.
 
-    What only administrators see of servers (user data, the order of booting) is asked of the cloud as one.
+    What only administrators see of servers (the root device, the order of booting) is asked of the cloud as one. User data
+    is left out: Nova shows it to administrators only, so what acts for a member cannot read it.
     """
     return Project(cloud).describe()
 
@@ -110,7 +111,7 @@ class Project:
         image_name = image["name"] if image else one["image"] and self.cloud.exists("image", f"/images/{one['image']['id']}") or "gone"
         return pick(one, "status", "description", "key_name", "metadata", "config_drive", "OS-EXT-AZ:availability_zone") | {
             "flavor": one["flavor"]["original_name"], "tags": sorted(one["tags"]),
-            "image": image_name if one["image"] else None, "user data": as_admin["OS-EXT-SRV-ATTR:user_data"],
+            "image": image_name if one["image"] else None,
             "root device": as_admin["OS-EXT-SRV-ATTR:root_device_name"], "networks in order": list(one["addresses"]),
             "security groups": sorted({group["name"] for group in one.get("security_groups", [])}),
             "devices": self.devices(one["id"])}
