@@ -1,5 +1,6 @@
 //! Triggers: when something is done.
 
+mod events;
 mod preview;
 mod times;
 
@@ -11,18 +12,22 @@ use serde_json::{Map, Value, json};
 use crate::list::{ListRules, Meaning, query};
 use crate::{Actions, Caller, Error, ListRequest, Page, Result};
 
+pub use self::events::EventAddress;
 pub use self::preview::{MAX_PREVIEW, Preview};
 pub use self::times::{Asked, TriggerTimes};
 
 /// The type of triggers that fire at times.
-const TIME: &str = "time";
+pub(crate) const TIME: &str = "time";
+
+/// The type of triggers that fire when they are called.
+pub(crate) const EVENT: &str = "event";
 
 /// A trigger to be made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewTrigger {
     /// Its name.
     pub name: String,
-    /// Its type: `time`.
+    /// Its type: `time`, or `event` for one that fires when it is called.
     pub kind: String,
     /// `format`, `pattern`, `start_time`, `end_time` (texts) and `window` (a number).
     pub properties: Map<String, Value>,
@@ -51,8 +56,13 @@ impl Actions {
                 "trigger_info.type must be `{TIME}`, the only type there is"
             )));
         }
+        self.made_trigger(caller, new).await
+    }
+
+    /// Checks and stores a trigger of any type.
+    async fn made_trigger(&self, caller: &Caller, new: NewTrigger) -> Result<Trigger> {
         let now = self.now();
-        let (properties, times) = self.checked_times(new.properties)?;
+        let (properties, times) = self.checked_times(&new.kind, new.properties)?;
         let trigger = Trigger {
             id: TriggerId(self.new_id()),
             name: new.name,
@@ -125,9 +135,11 @@ impl Actions {
         if !change.properties.is_empty() {
             let mut properties = trigger.properties.clone();
             properties.extend(change.properties);
-            let (properties, times) = self.checked_times(properties)?;
+            let (properties, times) = self.checked_times(&trigger.kind, properties)?;
             update.properties = Some(properties);
-            update.next_at = Some(times.next_after(self.now()));
+            if trigger.kind == TIME {
+                update.next_at = Some(times.next_after(self.now()));
+            }
         }
         if update == TriggerUpdate::default() {
             return Ok(trigger);

@@ -29,10 +29,10 @@ pub use query::{
 };
 pub use rows::{
     Backlog, BankAccount, BankAccountUpdate, Checkpoint, CheckpointChange, CheckpointStats, Claim,
-    ClaimOptions, Claimed, Delegation, DelegationOwner, Finish, LedgerEntry, LedgerPurpose, LedgerState,
-    Limit, NewCheckpoint, NewLedgerEntry, NewOperation, NewRestore, NewStep, NewVerification, Operation,
-    OperationLog, OperationProgress, Plan, PlanSnapshot, PlanUpdate, Purged, QuotaDefaults, QuotaResource,
-    Quotas, Renewal, Restore, RunChange, ScheduledOperation, Service, ServiceStatus, Step, StepChange,
-    StepEnd, SubjectChange, Trigger, TriggerUpdate, Usage, Verification,
+    ClaimOptions, Claimed, Delegation, DelegationOwner, Finish, Hold, LedgerEntry, LedgerPurpose,
+    LedgerState, Limit, NewCheckpoint, NewLedgerEntry, NewOperation, NewRestore, NewStep, NewVerification,
+    Operation, OperationLog, OperationProgress, Plan, PlanSnapshot, PlanUpdate, Purged, QuotaDefaults,
+    QuotaResource, Quotas, Renewal, Restore, RunChange, ScheduledOperation, Service, ServiceStatus, Step,
+    StepChange, StepEnd, SubjectChange, Trigger, TriggerUpdate, Usage, Verification,
 };
-pub use store::{Engine, Store, StoreOptions};
+pub use store::{Engine, Store, StoreOptions, TriggerCall};

@@ -30,7 +30,7 @@ impl Actions {
         if trigger.kind != TIME {
             return Err(Error::invalid(format!("trigger {id} fires when it is called, not at times")));
         }
-        let times = TriggerTimes::read(&trigger.properties, self.settings(), trigger.created_at);
+        let times = TriggerTimes::read(TIME, &trigger.properties, self.settings(), trigger.created_at);
         let times = times.map_err(|asked| Error::invalid(format!("trigger {id} cannot be read: {asked}")))?;
         self.preview(&times, count)
     }
@@ -47,7 +47,7 @@ impl Actions {
         count: u32,
     ) -> Result<Preview> {
         self.allow(caller, "trigger:create")?;
-        let (_, times) = self.checked_times(properties)?;
+        let (_, times) = self.checked_times(TIME, properties)?;
         self.preview(&times, count)
     }
 
@@ -57,8 +57,8 @@ impl Actions {
         }
         let wanted = usize::try_from(count).unwrap_or(usize::MAX);
         Ok(Preview {
-            occurrences: times.recurrence().upcoming(self.now()).take(wanted).collect(),
-            gaps: times.recurrence().extent().map(|extent| (extent.shortest, extent.longest)),
+            occurrences: times.upcoming(self.now()).take(wanted).collect(),
+            gaps: times.extent().map(|extent| (extent.shortest, extent.longest)),
             window_seconds: times.window_seconds(),
         })
     }

@@ -4,6 +4,7 @@ use karbor_actions::{NewScheduledOperation, ScheduledOperation};
 use karbor_types::{ScheduledOperationId, TriggerId};
 use serde_json::{Map, Value};
 
+use crate::Microversion;
 use crate::body::{Members, Unspelled};
 use crate::call::{Answer, Call};
 use crate::fault::Fault;
@@ -32,6 +33,14 @@ pub(super) async fn create(mut call: Call) -> Answer {
 pub(super) async fn show(call: Call) -> Answer {
     let id: ScheduledOperationId = call.member_id("scheduled operation")?;
     shown(&call, &call.actions().get_scheduled_operation(&call.caller, id).await?)
+}
+
+/// Shows what retention would let go, and why.
+pub(super) async fn retention(call: Call) -> Answer {
+    call.since(Microversion::V1_2)?;
+    let id: ScheduledOperationId = call.member_id("scheduled operation")?;
+    let plan = call.actions().preview_retention(&call.caller, id).await?;
+    call.one("retention", views::retention(&plan))
 }
 
 pub(super) async fn delete(call: Call) -> Answer {

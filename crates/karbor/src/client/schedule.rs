@@ -38,6 +38,11 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DAYS")]
         retention_days: Option<u32>,
     },
+    /// Show which checkpoints retention would delete, and why
+    Retention {
+        /// Scheduled operation, by id or name
+        scheduled_operation: String,
+    },
     /// Delete scheduled operations
     Delete {
         /// Scheduled operations, by id or name
@@ -77,6 +82,22 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
                 "operation_type": if retains { "retention_protect" } else { "protect" },
                 "operation_definition": definition}});
             output.object(&client.post(PATH, &body).await?["scheduled_operation"].take())
+        }
+        Command::Retention { scheduled_operation } => {
+            let found = client.find(PATH, "operations", what, &scheduled_operation).await?;
+            let mut answer = client.get(&format!("{PATH}/{}/retention", id(&found)), &[]).await?;
+            let retention = answer["retention"].take();
+            if output.is_json() {
+                return output.json(&retention);
+            }
+            let columns = [
+                ("ID", "id"),
+                ("Created", "created_at"),
+                ("Status", "status"),
+                ("Would", "action"),
+                ("Because", "reason"),
+            ];
+            output.list(retention["checkpoints"].as_array().map_or(&[], Vec::as_slice), &columns)
         }
         Command::Delete { scheduled_operations } => {
             for name in scheduled_operations {

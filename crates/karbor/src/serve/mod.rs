@@ -9,6 +9,7 @@ mod config;
 mod declared;
 mod delegations;
 mod first;
+mod late;
 mod metrics;
 mod openstack;
 mod report;
@@ -138,6 +139,7 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
 
     let wake: Wake = Arc::new(move || handle.wake());
     let actions = make_actions(&config, store, Parts { registry, banks, authority, trusts }, wake);
+    let counting = tokio::spawn(late::run(actions.clone(), metrics.late_plans.clone(), stop.clone()));
     let (serving, watched) = serve_api(&config, state_dir, actions, &metrics, with_api, stop.clone()).await?;
 
     wait_for_signal().await?;
@@ -158,6 +160,7 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     if let Some(taking_back) = taking_back {
         taking_back.await.context("taking back rights ended abnormally")?;
     }
+    counting.await.context("counting late plans ended abnormally")?;
     if let Some(reporting) = reporting {
         reporting.await.context("reporting ended abnormally")?;
     }

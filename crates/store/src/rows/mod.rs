@@ -3,6 +3,7 @@
 mod bank_account;
 mod checkpoint;
 mod delegation;
+mod hold;
 mod operation;
 mod plan;
 mod purged;
@@ -15,6 +16,7 @@ mod step;
 pub use bank_account::{BankAccount, BankAccountUpdate};
 pub use checkpoint::{Checkpoint, CheckpointChange, CheckpointStats, NewCheckpoint, PlanSnapshot};
 pub use delegation::{Delegation, DelegationOwner};
+pub use hold::Hold;
 pub use operation::{
     Backlog, Claim, ClaimOptions, Claimed, Finish, NewOperation, Operation, OperationLog, Renewal,
     SubjectChange,

@@ -1,13 +1,16 @@
 //! The store itself: opening it, and what all of its methods share.
 
 mod bank_accounts;
+mod calls;
 mod checkpoints;
 mod delegations;
+mod holds;
 mod imports;
 mod ledger;
 mod logs;
 mod operations;
 mod plans;
+mod promises;
 mod purge;
 mod quotas;
 mod runs;
@@ -25,6 +28,8 @@ use sea_query::{Expr, ExprTrait, Query, SelectStatement};
 use crate::query::Column;
 use crate::sql::{Database, Row, Table, known_version, list_statement, marker_statement, not_found};
 use crate::{Error, ListQuery, Result};
+
+pub use self::calls::TriggerCall;
 
 /// Which database is behind a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
