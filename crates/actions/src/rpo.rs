@@ -173,8 +173,7 @@ impl Actions {
         if let Some(promise) = known.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return *promise;
         }
-        let times =
-            TriggerTimes::read(&trigger.kind, &trigger.properties, self.settings(), trigger.created_at);
+        let times = TriggerTimes::of(&trigger.kind, &trigger.properties, self.settings(), trigger.created_at);
         let times = times.ok()?;
         if !times.has_begun(now) {
             return None;

@@ -2,7 +2,7 @@
 
 use karbor_policy::Attributes;
 use karbor_store::{DelegationOwner, Filter, ScheduledOperation, ScheduledOperationColumn};
-use karbor_types::{PlanId, ProviderId, ScheduledOperationId, TriggerId};
+use karbor_types::{PlanId, ProviderId, RetentionPolicy, ScheduledOperationId, TriggerId};
 use serde_json::{Map, Value, json};
 
 use crate::list::{ListRules, Meaning, query};
@@ -149,6 +149,8 @@ impl Actions {
                 return Err(wrong(name, "must be a whole number"));
             }
         }
+        RetentionPolicy::from_definition(definition)
+            .map_err(|err| wrong(err.field, &format!("must be {}", err.expected)))?;
         let plan = self.usable_plan(caller, plan).await?;
         if plan.project != caller.project {
             return Err(Error::not_found("plan", &plan.id));

@@ -6,7 +6,7 @@ mod times;
 
 use karbor_policy::Attributes;
 use karbor_store::{Filter, Trigger, TriggerColumn, TriggerUpdate};
-use karbor_types::TriggerId;
+use karbor_types::{Instant, TriggerId};
 use serde_json::{Map, Value, json};
 
 use crate::list::{ListRules, Meaning, query};
@@ -21,6 +21,9 @@ pub(crate) const TIME: &str = "time";
 
 /// The type of triggers that fire when they are called.
 pub(crate) const EVENT: &str = "event";
+
+/// How often a change is tried while the trigger fires at the same time.
+const UPDATE_ATTEMPTS: u32 = 5;
 
 /// A trigger to be made.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,6 +126,22 @@ impl Actions {
         id: TriggerId,
         change: TriggerChange,
     ) -> Result<Trigger> {
+        let mut attempts = 1;
+        loop {
+            match self.try_update_trigger(caller, id, change.clone()).await {
+                // It fired since it was read: decide again from what it is now.
+                Err(Error::Conflict { .. }) if attempts < UPDATE_ATTEMPTS => attempts += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_update_trigger(
+        &self,
+        caller: &Caller,
+        id: TriggerId,
+        change: TriggerChange,
+    ) -> Result<Trigger> {
         let trigger = self.get_trigger(caller, id).await?;
         self.allow_on(caller, "trigger:update", attributes(&trigger))?;
         if change.kind.as_ref().is_some_and(|kind| *kind != trigger.kind) {
@@ -137,8 +156,13 @@ impl Actions {
             properties.extend(change.properties);
             let (properties, times) = self.checked_times(&trigger.kind, properties)?;
             update.properties = Some(properties);
-            if trigger.kind == TIME {
-                update.next_at = Some(times.next_after(self.now()));
+            update.planned = Some(trigger.next_at);
+            let now = self.now();
+            let unplanned = Instant::from_micros(0);
+            // What is due already is handed out before the new times hold: a change loses no occurrence.
+            let is_due = trigger.next_at.is_some_and(|at| unplanned < at && at <= now);
+            if trigger.kind == TIME && !is_due {
+                update.next_at = Some(times.next_after(now));
             }
         }
         if update == TriggerUpdate::default() {

@@ -30,7 +30,7 @@ impl Actions {
         if trigger.kind != TIME {
             return Err(Error::invalid(format!("trigger {id} fires when it is called, not at times")));
         }
-        let times = TriggerTimes::read(TIME, &trigger.properties, self.settings(), trigger.created_at);
+        let times = TriggerTimes::read(&trigger.properties, self.settings(), trigger.created_at);
         let times = times.map_err(|asked| Error::invalid(format!("trigger {id} cannot be read: {asked}")))?;
         self.preview(&times, count)
     }

@@ -54,7 +54,7 @@ impl TriggerTimes {
     ///
     /// # Errors
     /// The property that is wrong, and why.
-    pub fn read(
+    pub fn of(
         kind: &str,
         properties: &Map<String, Value>,
         settings: &Settings,
@@ -104,6 +104,18 @@ impl TriggerTimes {
         let zone = text("time_zone").unwrap_or(DEFAULT_ZONE);
         let recurrence = Recurrence::parse(format, pattern, bounds, zone)?;
         Ok(Self { recurrence: Some(recurrence), window_seconds, start: Some(start), end })
+    }
+
+    /// Reads the properties of a trigger that fires at times, as [`TriggerTimes::of`] does.
+    ///
+    /// # Errors
+    /// The property that is wrong, and why.
+    pub fn read(
+        properties: &Map<String, Value>,
+        settings: &Settings,
+        now: Instant,
+    ) -> std::result::Result<Self, Asked> {
+        Self::of(TIME, properties, settings, now)
     }
 
     /// Holds the times against the limits of the service.
@@ -177,7 +189,7 @@ impl Actions {
         let wrong = |asked: Asked| {
             Error::invalid(format!("trigger_info.properties.{}: {}", asked.property, asked.reason))
         };
-        let times = TriggerTimes::read(kind, &properties, settings, self.now()).map_err(wrong)?;
+        let times = TriggerTimes::of(kind, &properties, settings, self.now()).map_err(wrong)?;
         let window_is_given = properties.get("window").is_some_and(|window| !window.is_null());
         times.check(settings, window_is_given).map_err(wrong)?;
         let written = |at: DateTime| Value::from(at.strftime(TIME_PATTERN).to_string());

@@ -357,6 +357,31 @@ async fn protect(world: &World, plan: &str, operation: Option<&str>) -> String {
 }
 
 #[tokio::test]
+async fn rules_of_retention_that_cannot_be_read_are_refused() {
+    let world = World::new().await;
+    let (plan, _) = schedule(&world, json!({"keep_daily": 7, "keep_yearly": "2", "keep_minimum": 1})).await;
+    let trigger = create(&world, "", json!({"format": "calendar", "pattern": DAILY})).await.ok();
+    for (name, value) in [
+        ("max_backups", json!("many")),
+        ("retention_duration", json!("1.5")),
+        ("keep_hourly", json!("x")),
+        ("keep_minimum", json!("")),
+    ] {
+        let mut definition = json!({"provider_id": NOOP, "plan_id": plan});
+        definition[name] = value;
+        let body = json!({"scheduled_operation": {"name": "s", "operation_type": "retention_protect",
+            "trigger_id": trigger["trigger_info"]["id"], "operation_definition": definition}});
+        let refused = world.post("member", "/v1/{P}/scheduled_operations", body).await;
+        assert_eq!(refused.status, 400, "{name}: {}", refused.text);
+        assert!(
+            refused.fault().contains(&format!("operation_definition.{name} must be")),
+            "{}",
+            refused.text
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_retention_would_delete_is_shown_with_its_reason() {
     let world = World::new().await;
     let (plan, operation) = schedule(&world, json!({"max_backups": 2})).await;
@@ -434,4 +459,19 @@ async fn a_plan_is_late_when_its_newest_checkpoint_is_older_than_promised() {
     let list = world.call_at("1.2", "member", "GET", "/v1/{P}/plans", None).await.ok();
     assert_eq!(list["plans"][0]["rpo"]["late"], true);
     assert_eq!(world.get("member", &path).await.ok()["plan"].get("rpo"), None);
+}
+
+#[tokio::test]
+async fn a_change_loses_no_occurrence_that_is_due() {
+    let world = World::new().await;
+    let made = create(&world, "1.2", json!({"format": "crontab", "pattern": "0 3 * * *"})).await.ok();
+    let path = format!("/v1/{{P}}/triggers/{}", made["trigger_info"]["id"].as_str().expect("an id"));
+    let change = |pattern: &str| json!({"trigger_info": {"properties": {"pattern": pattern}}});
+    let changed = world.call_at("1.2", "member", "PUT", &path, Some(&change("0 4 * * *"))).await.ok();
+    assert_eq!(changed["trigger_info"]["next_at"], "2026-11-23T04:00:00.000000Z");
+    // Four o'clock has come, and nobody has handed it out yet.
+    world.clock.fetch_add(8 * 3600 * 1_000_000, std::sync::atomic::Ordering::Relaxed);
+    let changed = world.call_at("1.2", "member", "PUT", &path, Some(&change("0 5 * * *"))).await.ok();
+    assert_eq!(changed["trigger_info"]["next_at"], "2026-11-23T04:00:00.000000Z");
+    assert_eq!(changed["trigger_info"]["properties"]["pattern"], "0 5 * * *");
 }
