@@ -219,11 +219,14 @@ impl Actions {
             )
         };
         let queue = async {
-            self.store().start_delete(id, &operation, self.now()).await.map_err(|err| {
-                match Error::from(err) {
-                    Error::Conflict { .. } => Error::conflict(refusal_to_delete(&checkpoint)),
-                    err => err,
-                }
+            let started = self.store().start_delete(id, &operation, self.now()).await;
+            let is_held = started.is_err() && !self.store().holds(&[id]).await?.is_empty();
+            started.map_err(|err| match Error::from(err) {
+                Error::Conflict { .. } if is_held => Error::conflict(format!(
+                    "checkpoint {id} is held and cannot be deleted: release it first"
+                )),
+                Error::Conflict { .. } => Error::conflict(refusal_to_delete(&checkpoint)),
+                err => err,
             })
         };
         let owner = DelegationOwner::Operation(operation.id);

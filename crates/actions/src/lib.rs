@@ -18,6 +18,7 @@ mod checkpoints;
 mod copies;
 mod delegations;
 mod error;
+mod holds;
 mod list;
 mod occurrences;
 mod operation_logs;
@@ -27,6 +28,8 @@ mod protectables;
 mod providers;
 mod quotas;
 mod restores;
+mod retention;
+mod rpo;
 mod scheduled_operations;
 mod services;
 mod settings;
@@ -50,6 +53,7 @@ pub use checkpoints::{CheckpointFilter, NewCheckpointRequest, Reset};
 pub use copies::{Copied, CopyRequest};
 pub use delegations::{DelegationError, Delegations};
 pub use error::{Error, Kind, Result};
+pub use holds::HoldRequest;
 pub use list::{ListRequest, Page};
 pub use occurrences::{Decision, RunNow};
 pub use operations::{OperationView, ResourceResult, StepView};
@@ -57,17 +61,19 @@ pub use plans::{NewPlan, PlanChange};
 pub use protectables::{Instance, InstanceList, ProtectableType};
 pub use quotas::LimitChange;
 pub use restores::{DryRun, NewRestoreRequest, RestoreView};
+pub use retention::{RetentionPlan, RetentionVerdict};
+pub use rpo::Rpo;
 pub use scheduled_operations::{NewScheduledOperation, ScheduledOperationChange};
 pub use services::{ServiceChange, ServiceView};
 pub use settings::{Settings, TimeFormat};
-pub use triggers::{Asked, MAX_PREVIEW, NewTrigger, Preview, TriggerChange, TriggerTimes};
+pub use triggers::{Asked, EventAddress, MAX_PREVIEW, NewTrigger, Preview, TriggerChange, TriggerTimes};
 pub use verifications::NewVerificationRequest;
 
 // What actions take and give back, so that a front end needs no other room of the house.
 pub use karbor_plugin::{Access, Login, Provider};
 pub use karbor_store::{
-    BankAccount, Checkpoint, Direction, Limit, Occurrence, Operation, OperationLog, OperationProgress, Plan,
-    QuotaResource, Quotas, Restore, RunRules, ScheduledOperation, Service, ServiceStatus, Trigger, Usage,
+    BankAccount, Checkpoint, Direction, Hold, Limit, Occurrence, Operation, OperationLog, OperationProgress, Plan,
+    QuotaResource, Quotas, Restore, RunRules, ScheduledOperation, Service, ServiceStatus, Trigger, TriggerCall, Usage,
     Verification,
 };
 
@@ -189,6 +195,7 @@ struct Inner {
     parts: Parts,
     looks: bank_index::LastLooks,
     delegations: Option<Arc<dyn Delegations>>,
+    promises: rpo::Promises,
 }
 
 impl std::ops::Deref for Inner {
@@ -209,7 +216,9 @@ impl Actions {
     /// Makes the actions.
     pub fn new(parts: Parts) -> Self {
         let looks = bank_index::LastLooks::default();
-        Self { parts: Arc::new(Inner { parts, looks, delegations: None }) }
+        Self {
+            parts: Arc::new(Inner { parts, looks, delegations: None, promises: rpo::Promises::default() }),
+        }
     }
 
     /// Lets operations act for their callers after the requests have ended.
@@ -217,7 +226,14 @@ impl Actions {
     pub fn with_delegations(self, delegations: Arc<dyn Delegations>) -> Self {
         let parts = self.parts.parts.clone();
         let looks = bank_index::LastLooks::default();
-        Self { parts: Arc::new(Inner { parts, looks, delegations: Some(delegations) }) }
+        Self {
+            parts: Arc::new(Inner {
+                parts,
+                looks,
+                delegations: Some(delegations),
+                promises: rpo::Promises::default(),
+            }),
+        }
     }
 
     /// Makes a caller of somebody who was identified: the policy says whether they are an administrator.

@@ -4,7 +4,9 @@ use karbor_policy::Attributes;
 use karbor_store::{
     DelegationOwner, Filter, RunRules, ScheduledOperation, ScheduledOperationColumn, ScheduledOperationUpdate,
 };
-use karbor_types::{CatchUp, PlanId, ProjectId, ProviderId, ScheduledOperationId, TriggerId};
+use karbor_types::{
+    CatchUp, PlanId, ProjectId, ProviderId, RetentionPolicy, ScheduledOperationId, TriggerId,
+};
 use serde_json::{Map, Value, json};
 
 use crate::list::{ListRules, Meaning, query};
@@ -241,6 +243,8 @@ impl Actions {
             }
         }
         check_kind(operation_type, definition)?;
+        RetentionPolicy::from_definition(definition)
+            .map_err(|err| wrong(err.field, &format!("must be {}", err.expected)))?;
         let plan = self.usable_plan(caller, plan).await?;
         if plan.project != caller.project {
             return Err(Error::not_found("plan", &plan.id));

@@ -1,28 +1,36 @@
 //! Triggers: when something is done.
 
+mod events;
 mod preview;
 mod times;
 
 use karbor_policy::Attributes;
 use karbor_store::{Filter, Trigger, TriggerColumn, TriggerUpdate};
-use karbor_types::TriggerId;
+use karbor_types::{Instant, TriggerId};
 use serde_json::{Map, Value, json};
 
 use crate::list::{ListRules, Meaning, query};
 use crate::{Actions, Caller, Error, ListRequest, Page, Result};
 
+pub use self::events::EventAddress;
 pub use self::preview::{MAX_PREVIEW, Preview};
 pub use self::times::{Asked, TriggerTimes};
 
 /// The type of triggers that fire at times.
-const TIME: &str = "time";
+pub(crate) const TIME: &str = "time";
+
+/// The type of triggers that fire when they are called.
+pub(crate) const EVENT: &str = "event";
+
+/// How often a change is tried while the trigger fires at the same time.
+const UPDATE_ATTEMPTS: u32 = 5;
 
 /// A trigger to be made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewTrigger {
     /// Its name.
     pub name: String,
-    /// Its type: `time`.
+    /// Its type: `time`, or `event` for one that fires when it is called.
     pub kind: String,
     /// `format`, `pattern`, `start_time`, `end_time` (texts) and `window` (a number).
     pub properties: Map<String, Value>,
@@ -51,8 +59,13 @@ impl Actions {
                 "trigger_info.type must be `{TIME}`, the only type there is"
             )));
         }
+        self.made_trigger(caller, new).await
+    }
+
+    /// Checks and stores a trigger of any type.
+    async fn made_trigger(&self, caller: &Caller, new: NewTrigger) -> Result<Trigger> {
         let now = self.now();
-        let (properties, times) = self.checked_times(new.properties)?;
+        let (properties, times) = self.checked_times(&new.kind, new.properties)?;
         let trigger = Trigger {
             id: TriggerId(self.new_id()),
             name: new.name,
@@ -114,6 +127,22 @@ impl Actions {
         id: TriggerId,
         change: TriggerChange,
     ) -> Result<Trigger> {
+        let mut attempts = 1;
+        loop {
+            match self.try_update_trigger(caller, id, change.clone()).await {
+                // It fired since it was read: decide again from what it is now.
+                Err(Error::Conflict { .. }) if attempts < UPDATE_ATTEMPTS => attempts += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_update_trigger(
+        &self,
+        caller: &Caller,
+        id: TriggerId,
+        change: TriggerChange,
+    ) -> Result<Trigger> {
         let trigger = self.get_trigger(caller, id).await?;
         self.allow_on(caller, "trigger:update", attributes(&trigger))?;
         if change.kind.as_ref().is_some_and(|kind| *kind != trigger.kind) {
@@ -126,9 +155,16 @@ impl Actions {
         if !change.properties.is_empty() {
             let mut properties = trigger.properties.clone();
             properties.extend(change.properties);
-            let (properties, times) = self.checked_times(properties)?;
+            let (properties, times) = self.checked_times(&trigger.kind, properties)?;
             update.properties = Some(properties);
-            update.next_at = Some(times.next_after(self.now()));
+            update.planned = Some(trigger.next_at);
+            let now = self.now();
+            let unplanned = Instant::from_micros(0);
+            // What is due already is handed out before the new times hold: a change loses no occurrence.
+            let is_due = trigger.next_at.is_some_and(|at| unplanned < at && at <= now);
+            if trigger.kind == TIME && !is_due {
+                update.next_at = Some(times.next_after(now));
+            }
         }
         if update == TriggerUpdate::default() {
             return Ok(trigger);

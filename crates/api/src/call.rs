@@ -171,6 +171,11 @@ impl Call {
         paging::list_request(&self.query, limit, true, Strictness::Strict)
     }
 
+    /// Returns what absolute addresses begin with.
+    pub(crate) fn base(&self) -> BaseUrl {
+        BaseUrl::of(self.state.config().base_url.as_ref(), &self.headers)
+    }
+
     /// Answers with one object under its name.
     pub(crate) fn one(&self, name: &str, object: impl Serialize) -> Answer {
         self.json_answer(&Named { name, object, links: None })

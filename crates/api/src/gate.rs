@@ -13,7 +13,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use karbor_actions::Caller;
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -21,7 +21,7 @@ use tracing::{Instrument, debug, error, info_span};
 
 use crate::fault::{Cause, Fault, chain};
 use crate::identity::{IdentityError, Welcome};
-use crate::{BaseUrl, State, metrics, microversion, openapi, routes, versions};
+use crate::{BaseUrl, State, metrics, microversion, openapi, routes, versions, webhooks};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 const COMPUTE_REQUEST_ID: HeaderName = HeaderName::from_static("x-compute-request-id");
@@ -43,7 +43,8 @@ pub(crate) fn outer(state: State) -> Router {
                 .with_state(state.clone()),
         )
         .merge(Router::new().route("/openapi.json", get(openapi::show)).with_state(document()))
-        .route("/openapi", get(openapi::show_page));
+        .route("/openapi", get(openapi::show_page))
+        .merge(Router::new().route(webhooks::PATH, post(webhooks::call)).with_state(state.clone()));
     let rest = any(move |request: Request| {
         let (v1, state) = (v1.clone(), state.clone());
         async move {

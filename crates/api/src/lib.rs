@@ -24,12 +24,14 @@ mod routes;
 mod server;
 mod versions;
 mod views;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use karbor_actions::{Actions, Ids};
+use karbor_types::{ProjectId, TriggerId};
 use tokio::sync::Semaphore;
 
 pub use base::BaseUrl;
@@ -96,7 +98,8 @@ struct Inner {
     config: ApiConfig,
     request_ids: Ids,
     room: Semaphore,
-    rate: rate::Rate,
+    rate: rate::Rate<ProjectId>,
+    calls: rate::Rate<TriggerId>,
     metrics: ApiMetrics,
     exposition: Option<Exposition>,
 }
@@ -115,8 +118,10 @@ impl State {
     pub fn new(actions: Actions, identity: Arc<dyn Identity>, config: ApiConfig, request_ids: Ids) -> Self {
         let room = Semaphore::new(config.concurrency.clamp(1, Semaphore::MAX_PERMITS));
         let rate = rate::Rate::new(config.project_rate, config.project_burst);
+        let (per_second, burst) = webhooks::RATE;
+        let calls = rate::Rate::new(per_second, burst);
         let (metrics, exposition) = (ApiMetrics::default(), None);
-        let inner = Inner { actions, identity, config, request_ids, room, rate, metrics, exposition };
+        let inner = Inner { actions, identity, config, request_ids, room, rate, calls, metrics, exposition };
         Self { inner: Arc::new(inner) }
     }
 

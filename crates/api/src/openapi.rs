@@ -334,7 +334,28 @@ fn open_paths() -> Map<String, Value> {
         ("/healthcheck".to_owned(), open("healthcheck", "Tell whether the service can work", "200", json)),
         ("/openapi.json".to_owned(), open("openapi", "Show this document", "200", json)),
         ("/openapi".to_owned(), open("openapi-page", "Show this document as a page", "200", "text/html")),
+        (crate::webhooks::PATH.to_owned(), webhook()),
     ])
+}
+
+/// What is told of the addresses at which triggers are called.
+fn webhook() -> Value {
+    let parameter =
+        |name: &str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
+    let key = json!({
+        "name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255},
+        "description": "Calls with the same key fire the trigger once",
+    });
+    let content = json!({"application/json": {"schema": {"type": "object", "required": ["event"]}}});
+    let fault = |status: u16| json!({"$ref": format!("#/components/responses/Fault{status}")});
+    json!({"post": {
+        "operationId": "call-trigger", "summary": "Let a trigger fire", "tags": ["service"], "security": [],
+        "parameters": [parameter("trigger"), parameter("signature"), key],
+        "responses": {
+            "202": {"description": "Taken", "content": content}, "400": fault(400), "404": fault(404),
+            "429": fault(429), "503": fault(503),
+        },
+    }})
 }
 
 /// Answers with the document.

@@ -43,7 +43,9 @@ pub(crate) fn told() -> Told {
 fn described() -> Routes {
     let mut routes = Routes { router: Router::new(), told: Told::default() };
     plans(&mut routes);
+    late_plans(&mut routes);
     checkpoints(&mut routes);
+    holds(&mut routes);
     runs(&mut routes);
     schedules(&mut routes);
     things(&mut routes);
@@ -73,6 +75,18 @@ fn plans(routes: &mut Routes) {
                 plans::update,
             )
             .delete(Op::new("delete-plan", "Delete a plan", Nothing).or(&[409]), plans::delete),
+    );
+}
+
+fn late_plans(routes: &mut Routes) {
+    routes.address(
+        "/v1/{project}/late_plans",
+        Node::new().get(
+            Op::new("list-late-plans", "List plans that break their promise", List("plans", "Plan"))
+                .filters(&["all_tenants"])
+                .since("1.2"),
+            plans::late,
+        ),
     );
 }
 
@@ -125,6 +139,24 @@ fn checkpoints(routes: &mut Routes) {
             .delete(
                 Op::new("delete-checkpoint", "Delete a checkpoint", Object).or(&[409]),
                 checkpoints::delete,
+            ),
+    );
+}
+
+fn holds(routes: &mut Routes) {
+    routes.address(
+        "/v1/{project}/providers/{provider}/checkpoints/{id}/hold",
+        Node::new()
+            .put(
+                Op::new("hold-checkpoint", "Keep a checkpoint from being deleted", One("hold", "Hold"))
+                    .takes(Takes::One("hold", "NewHold"))
+                    .or(&[409])
+                    .since("1.2"),
+                checkpoints::hold,
+            )
+            .delete(
+                Op::new("release-checkpoint", "Let a checkpoint be deleted again", Nothing).since("1.2"),
+                checkpoints::release,
             ),
     );
 }
@@ -204,6 +236,26 @@ fn schedules(routes: &mut Routes) {
                 .filters(&["count"])
                 .since("1.2"),
             triggers::preview,
+        ),
+    );
+    routes.address(
+        "/v1/{project}/triggers/{id}/address",
+        Node::new().put(
+            Op::new(
+                "rotate-trigger-address",
+                "Make a new address for a trigger",
+                One("trigger_info", "Trigger"),
+            )
+            .since("1.2"),
+            triggers::rotate,
+        ),
+    );
+    routes.address(
+        "/v1/{project}/scheduled_operations/{id}/retention",
+        Node::new().get(
+            Op::new("preview-retention", "Show what retention would delete", One("retention", "Retention"))
+                .since("1.2"),
+            scheduled_operations::retention,
         ),
     );
     routes.address(

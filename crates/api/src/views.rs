@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use karbor_actions::{
-    BankAccountView, Checkpoint, DryRun, Instance, Occurrence, Operation, OperationLog, OperationProgress,
-    Plan, Preview, Provider, Quotas, ResourceResult, Restore, ScheduledOperation, ServiceStatus, ServiceView,
-    Trigger, Usage, Verification,
+    BankAccountView, Checkpoint, DryRun, Hold, Instance, Occurrence, Operation, OperationLog, OperationProgress,
+    Plan, Preview, Provider, Quotas, ResourceResult, Restore, RetentionPlan, RetentionVerdict, Rpo,
+    ScheduledOperation, ServiceStatus, ServiceView, Trigger, Usage, Verification,
 };
 use karbor_types::{Instant, Parameters, Progress, Resource};
 use serde::ser::SerializeMap;
@@ -73,6 +73,8 @@ pub(crate) struct PlanView<'a> {
     project_id: Option<&'a str>,
     #[serde(flatten)]
     times: Option<Times>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rpo: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -102,7 +104,17 @@ impl<'a> PlanView<'a> {
             parameters: Shown { parameters: &plan.parameters, at },
             project_id: since(at, Microversion::V1_1).then(|| plan.project.as_str()),
             times: Times::of(at, plan.created_at, plan.updated_at),
+            rpo: None,
         }
+    }
+
+    /// Tells how the plan stands against what its triggers promise.
+    pub(crate) fn with_rpo(mut self, rpo: &Rpo) -> Self {
+        self.rpo = Some(json!({
+            "last_checkpoint_at": rpo.newest_at.map(|at| at.to_string()), "age_seconds": rpo.age_seconds,
+            "promise_seconds": rpo.promise_seconds, "late": rpo.is_late,
+        }));
+        self
     }
 }
 
@@ -205,6 +217,34 @@ pub(crate) fn checkpoint(checkpoint: &Checkpoint, at: Microversion, moment: Mome
         shown["size"] = json!(checkpoint.stats);
     }
     shown
+}
+
+/// A hold on a checkpoint.
+pub(crate) fn hold(hold: &Hold) -> Value {
+    json!({"user_id": hold.user, "reason": hold.reason, "created_at": hold.since.to_string()})
+}
+
+/// What retention would let go.
+pub(crate) fn retention(plan: &RetentionPlan) -> Value {
+    let generations = plan.policy.generations;
+    let verdict = |verdict: &RetentionVerdict| {
+        let checkpoint = &verdict.checkpoint;
+        json!({
+            "id": checkpoint.id, "created_at": checkpoint.created_at.to_string(), "status": checkpoint.state,
+            "action": if verdict.retention.is_expired() { "delete" } else { "keep" },
+            "reason": verdict.retention.word(),
+        })
+    };
+    let verdicts: Vec<Value> = plan.verdicts.iter().map(verdict).collect();
+    json!({
+        "policy": {
+            "max_backups": plan.policy.max_count, "retention_duration": plan.policy.max_days,
+            "keep_hourly": generations.hourly, "keep_daily": generations.daily,
+            "keep_weekly": generations.weekly, "keep_monthly": generations.monthly,
+            "keep_yearly": generations.yearly, "keep_minimum": plan.policy.minimum,
+        },
+        "checkpoints": verdicts,
+    })
 }
 
 /// A restore.

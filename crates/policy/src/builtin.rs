@@ -53,6 +53,11 @@ pub const BUILTIN: &[Builtin] = &[
     rule("provider:checkpoint_get_all", OWNER, "GET /providers/{id}/checkpoints"),
     rule("provider:checkpoint_delete", OWNER, "DELETE /providers/{id}/checkpoints/{id}"),
     rule("provider:checkpoint_update", OWNER, "PUT /providers/{id}/checkpoints/{id} (reset state)"),
+    rule(
+        "provider:checkpoint_hold",
+        OWNER,
+        "PUT, DELETE /providers/{id}/checkpoints/{id}/hold (microversion 1.2)",
+    ),
     rule("copy:create", OWNER, "POST /providers/{id}/checkpoints/action"),
     rule("trigger:create", OWNER, "POST /triggers"),
     rule("trigger:get", OWNER, "GET /triggers/{id}"),

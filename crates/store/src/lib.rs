@@ -30,7 +30,7 @@ pub use query::{
 pub use rows::{
     Advance, Backlog, BankAccount, BankAccountUpdate, Beginning, Checkpoint, CheckpointChange,
     CheckpointStats, Claim, ClaimOptions, Claimed, Delegation, DelegationOwner, DueTrigger, Enlisted, Finish,
-    HandOut, LedgerEntry, LedgerPurpose, LedgerState, Limit, NewCheckpoint, NewLedgerEntry, NewOccurrence,
+    HandOut, Hold, LedgerEntry, LedgerPurpose, LedgerState, Limit, NewCheckpoint, NewLedgerEntry, NewOccurrence,
     NewOperation, NewRestore, NewStep, NewVerification, NewWork, Occurrence, OccurrenceLimits, Operation,
     OperationLog, OperationProgress, Origin, Outcome, Plan, PlanSnapshot, PlanUpdate, Purged, QuotaDefaults,
     QuotaResource, Quotas, Renewal, Restore, RunChange, RunRules, ScheduledOperation,
@@ -39,4 +39,4 @@ pub use rows::{
 };
 #[cfg(feature = "failpoints")]
 pub use store::Interference;
-pub use store::{Engine, Store, StoreOptions};
+pub use store::{Engine, Store, StoreOptions, TriggerCall};

@@ -18,9 +18,6 @@ use crate::{CheckpointId, CheckpointState, Instant, ScheduledOperationId};
 
 const DAY_MICROS: i64 = 86_400 * 1_000_000;
 
-/// The most that any number of a policy may be.
-const MAX_NUMBER: u32 = 100_000;
-
 /// What is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -150,7 +147,7 @@ impl RetentionPolicy {
     /// Reads a policy from the definition of a scheduled operation. What is not there, zero or below is off.
     ///
     /// # Errors
-    /// [`RetentionError`] for what is no whole number, or too large a one.
+    /// [`RetentionError`] for what is no whole number.
     pub fn from_definition(definition: &Map<String, Value>) -> Result<Self, RetentionError> {
         let number = |field: &'static str| -> Result<u32, RetentionError> {
             let read = match definition.get(field) {
@@ -162,10 +159,8 @@ impl RetentionPolicy {
             let Some(read) = read else {
                 return Err(RetentionError { field, expected: "a whole number".to_owned() });
             };
-            match u32::try_from(read.max(0)) {
-                Ok(number) if number <= MAX_NUMBER => Ok(number),
-                _ => Err(RetentionError { field, expected: format!("at most {MAX_NUMBER}") }),
-            }
+            // More than that is as good as any number.
+            Ok(u32::try_from(read.max(0)).unwrap_or(u32::MAX))
         };
         let some = |number: u32| (number > 0).then_some(number);
         Ok(Self {

@@ -3,15 +3,12 @@
 //! It is applied on behalf of an occurrence that made a checkpoint which is `available`, never before. One deletion that
 //! fails does not keep the others from being asked for, and is asked for again later.
 
-use karbor_store::{Checkpoint, CheckpointColumn, CheckpointQuery, Filter, Occurrence};
-use karbor_types::{CheckpointState, PlanId, RetentionCandidate, RetentionPolicy, ScheduledOperationId};
-use serde_json::Value;
+use karbor_store::Occurrence;
+use karbor_types::{CheckpointState, RetentionPolicy};
 use tracing::{info, warn};
 
+use crate::retention::{maker, plan_of};
 use crate::{Actions, Result};
-
-/// How many checkpoints are read at once.
-const PAGE: u32 = 1000;
 
 impl Actions {
     /// Deletes what the rules of an occurrence's scheduled operation let go; returns whether nothing is left to do.
@@ -32,15 +29,15 @@ impl Actions {
                 return Ok(true);
             }
         };
-        let plan = operation.definition.get("plan_id").and_then(Value::as_str).unwrap_or_default();
-        let Ok(plan) = plan.parse::<PlanId>() else { return Ok(true) };
-        let checkpoints = self.made_by(&operation.project, plan, operation.id).await?;
-        let candidates: Vec<RetentionCandidate> = checkpoints.iter().map(candidate).collect();
+        let Some(plan) = plan_of(&operation) else { return Ok(true) };
+        let mut checkpoints = self.checkpoints_of(&operation.project, plan).await?;
+        checkpoints.retain(|checkpoint| maker(checkpoint) == Some(operation.id));
+        let candidates = self.candidates(&checkpoints).await?;
         let verdicts = policy.decide(operation.id, self.now(), &candidates);
         let caller = self.caller_of(&operation, occurrence);
         let mut is_done = true;
-        for (checkpoint, (_, verdict)) in checkpoints.iter().zip(verdicts) {
-            let is_held = candidate(checkpoint).held;
+        let holds = candidates.iter().map(|candidate| candidate.held);
+        for ((checkpoint, (_, verdict)), is_held) in checkpoints.iter().zip(verdicts).zip(holds) {
             // A deletion that failed is asked for again; one that is under way is looked at again.
             let goes =
                 verdict.is_expired() || (checkpoint.state == CheckpointState::ErrorDeleting && !is_held);
@@ -62,45 +59,4 @@ impl Actions {
         }
         Ok(is_done)
     }
-
-    /// Lists what a scheduled operation made of a plan and is not deleted.
-    async fn made_by(
-        &self,
-        project: &karbor_types::ProjectId,
-        plan: PlanId,
-        operation: ScheduledOperationId,
-    ) -> Result<Vec<Checkpoint>> {
-        let mut query = CheckpointQuery {
-            project: Some(project.clone()),
-            filters: vec![Filter::Equals(CheckpointColumn::Plan, plan.to_string().into())],
-            limit: PAGE,
-            ..CheckpointQuery::default()
-        };
-        let mut made = Vec::new();
-        loop {
-            let page = self.store().list_checkpoints(&query).await?;
-            let is_last = page.len() < PAGE as usize;
-            query.marker = page.last().map(|checkpoint| checkpoint.id);
-            made.extend(page.into_iter().filter(|one| maker(one) == Some(operation)));
-            if is_last {
-                return Ok(made);
-            }
-        }
-    }
-}
-
-fn candidate(checkpoint: &Checkpoint) -> RetentionCandidate {
-    RetentionCandidate {
-        id: checkpoint.id,
-        created_at: checkpoint.created_at,
-        state: checkpoint.state,
-        operation: maker(checkpoint),
-        held: false,
-    }
-}
-
-/// Returns the scheduled operation that made a checkpoint. A copy is nobody's.
-fn maker(checkpoint: &Checkpoint) -> Option<ScheduledOperationId> {
-    let id = checkpoint.extra_info.get("scheduled_operation_id")?.as_str()?;
-    id.parse().ok()
 }

@@ -47,7 +47,7 @@ impl Actions {
         count: u32,
     ) -> Result<Preview> {
         self.allow(caller, "trigger:create")?;
-        let (_, times) = self.checked_times(properties)?;
+        let (_, times) = self.checked_times(TIME, properties)?;
         self.preview(&times, count)
     }
 
@@ -57,8 +57,8 @@ impl Actions {
         }
         let wanted = usize::try_from(count).unwrap_or(usize::MAX);
         Ok(Preview {
-            occurrences: times.recurrence().upcoming(self.now()).take(wanted).collect(),
-            gaps: times.recurrence().extent().map(|extent| (extent.shortest, extent.longest)),
+            occurrences: times.upcoming(self.now()).take(wanted).collect(),
+            gaps: times.extent().map(|extent| (extent.shortest, extent.longest)),
             window_seconds: times.window_seconds(),
         })
     }

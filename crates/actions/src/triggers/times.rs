@@ -6,6 +6,7 @@ use karbor_recurrence::{Bounds, Error as RecurrenceError, Extent, Recurrence};
 use karbor_types::Instant;
 use serde_json::{Map, Value};
 
+use crate::triggers::{EVENT, TIME};
 use crate::{Actions, Error, Result, Settings, TimeFormat};
 
 /// How times are written in properties; always UTC.
@@ -17,9 +18,10 @@ const DEFAULT_ZONE: &str = "UTC";
 /// When a trigger fires.
 #[derive(Debug, Clone)]
 pub struct TriggerTimes {
-    recurrence: Recurrence,
+    /// Nothing for a trigger that fires when it is called.
+    recurrence: Option<Recurrence>,
     window_seconds: u32,
-    start: DateTime,
+    start: Option<DateTime>,
     end: Option<DateTime>,
 }
 
@@ -46,18 +48,40 @@ impl From<RecurrenceError> for Asked {
 }
 
 impl TriggerTimes {
-    /// Reads the properties of a trigger; `now` is where one without `start_time` begins.
+    /// Reads what a trigger of a type has as properties; `now` is where one without `start_time` begins.
     ///
     /// What was once accepted is read, whatever the limits of the service are by now.
     ///
     /// # Errors
     /// The property that is wrong, and why.
-    pub fn read(
+    pub fn of(
+        kind: &str,
         properties: &Map<String, Value>,
         settings: &Settings,
         now: Instant,
     ) -> std::result::Result<Self, Asked> {
         let text = |name: &str| properties.get(name).and_then(Value::as_str);
+        let window_seconds = match properties.get("window") {
+            None | Some(Value::Null) => settings.min_window_seconds,
+            Some(window) => whole_number(window)
+                .and_then(|window| u32::try_from(window).ok())
+                .ok_or_else(|| Asked::new("window", "must be a whole number of seconds"))?,
+        };
+        match kind {
+            TIME => {}
+            EVENT => {
+                for property in ["format", "pattern", "start_time", "end_time", "time_zone"] {
+                    if properties.contains_key(property) {
+                        return Err(Asked::new(
+                            property,
+                            "has no meaning for a trigger that fires when it is called",
+                        ));
+                    }
+                }
+                return Ok(Self { recurrence: None, window_seconds, start: None, end: None });
+            }
+            other => return Err(Asked::new("type", format!("`{other}` is no type of triggers"))),
+        }
         let start = match text("start_time") {
             Some(start) => time(start).map_err(|reason| Asked::new("start_time", reason))?,
             None => whole_seconds(now),
@@ -65,12 +89,6 @@ impl TriggerTimes {
         let end = match text("end_time").filter(|end| !end.is_empty()) {
             Some(end) => Some(time(end).map_err(|reason| Asked::new("end_time", reason))?),
             None => None,
-        };
-        let window_seconds = match properties.get("window") {
-            None | Some(Value::Null) => settings.min_window_seconds,
-            Some(window) => whole_number(window)
-                .and_then(|window| u32::try_from(window).ok())
-                .ok_or_else(|| Asked::new("window", "must be a whole number of seconds"))?,
         };
         let format = match text("format") {
             None => settings.time_format,
@@ -85,7 +103,19 @@ impl TriggerTimes {
         };
         let zone = text("time_zone").unwrap_or(DEFAULT_ZONE);
         let recurrence = Recurrence::parse(format, pattern, bounds, zone)?;
-        Ok(Self { recurrence, window_seconds, start, end })
+        Ok(Self { recurrence: Some(recurrence), window_seconds, start: Some(start), end })
+    }
+
+    /// Reads the properties of a trigger that fires at times, as [`TriggerTimes::of`] does.
+    ///
+    /// # Errors
+    /// The property that is wrong, and why.
+    pub fn read(
+        properties: &Map<String, Value>,
+        settings: &Settings,
+        now: Instant,
+    ) -> std::result::Result<Self, Asked> {
+        Self::of(TIME, properties, settings, now)
     }
 
     /// Holds the times against the limits of the service.
@@ -99,7 +129,7 @@ impl TriggerTimes {
             let reason = format!("must be {} to {} seconds", range.start(), range.end());
             return Err(Asked::new("window", reason));
         }
-        let extent = self.recurrence.extent();
+        let extent = self.extent();
         let Some(Extent { shortest, .. }) = extent else { return Ok(None) };
         if shortest < i64::from(settings.min_interval_seconds) {
             let reason = format!(
@@ -116,14 +146,19 @@ impl TriggerTimes {
         Ok(extent)
     }
 
-    /// Returns the first time after an instant.
+    /// Returns the first time after an instant; a trigger that fires when it is called has none.
     pub fn next_after(&self, after: Instant) -> Option<Instant> {
-        self.recurrence.next_after(after)
+        self.recurrence.as_ref()?.next_after(after)
     }
 
-    /// Returns the times themselves.
-    pub fn recurrence(&self) -> &Recurrence {
-        &self.recurrence
+    /// Returns all times after an instant, in order.
+    pub fn upcoming(&self, after: Instant) -> impl Iterator<Item = Instant> {
+        self.recurrence.iter().flat_map(move |recurrence| recurrence.upcoming(after))
+    }
+
+    /// Returns the shortest and the longest time between two of them; nothing where there are not two.
+    pub fn extent(&self) -> Option<Extent> {
+        self.recurrence.as_ref()?.extent()
     }
 
     /// Returns how many seconds after its time the trigger may still fire.
@@ -131,10 +166,15 @@ impl TriggerTimes {
         self.window_seconds
     }
 
+    /// Whether `now` is not before the start.
+    pub(crate) fn has_begun(&self, now: Instant) -> bool {
+        self.start.and_then(instant).is_none_or(|start| start <= now)
+    }
+
     /// Returns for how many seconds at most the trigger promises nothing new: its longest gap and the window.
     /// `None` when it fires only once.
     pub fn promise_seconds(&self) -> Option<i64> {
-        self.recurrence.extent().map(|extent| extent.longest + i64::from(self.window_seconds))
+        self.extent().map(|extent| extent.longest + i64::from(self.window_seconds))
     }
 }
 
@@ -142,17 +182,20 @@ impl Actions {
     /// Checks properties as a whole, fills in the start, and writes times in one way.
     pub(super) fn checked_times(
         &self,
+        kind: &str,
         mut properties: Map<String, Value>,
     ) -> Result<(Map<String, Value>, TriggerTimes)> {
         let settings = self.settings();
         let wrong = |asked: Asked| {
             Error::invalid(format!("trigger_info.properties.{}: {}", asked.property, asked.reason))
         };
-        let times = TriggerTimes::read(&properties, settings, self.now()).map_err(wrong)?;
+        let times = TriggerTimes::of(kind, &properties, settings, self.now()).map_err(wrong)?;
         let window_is_given = properties.get("window").is_some_and(|window| !window.is_null());
         times.check(settings, window_is_given).map_err(wrong)?;
         let written = |at: DateTime| Value::from(at.strftime(TIME_PATTERN).to_string());
-        properties.insert("start_time".to_owned(), written(times.start));
+        if let Some(start) = times.start {
+            properties.insert("start_time".to_owned(), written(start));
+        }
         if let Some(end) = times.end {
             properties.insert("end_time".to_owned(), written(end));
         }

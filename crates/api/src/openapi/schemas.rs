@@ -87,6 +87,14 @@ fn plans() -> Value {
                 "provider_id": uuid(), "status": maybe_text(),
                 "parameters": {"$ref": "#/components/schemas/Parameters"},
                 "project_id": text(), "created_at": text(), "updated_at": maybe_text(),
+                "rpo": {
+                    "type": "object", "description": "Since microversion 1.2",
+                    "required": ["last_checkpoint_at", "age_seconds", "promise_seconds", "late"],
+                    "properties": {
+                        "last_checkpoint_at": maybe_text(), "age_seconds": {"type": ["integer", "null"]},
+                        "promise_seconds": {"type": ["integer", "null"]}, "late": {"type": "boolean"},
+                    },
+                },
             },
         },
         "NewPlan": {
@@ -127,7 +135,16 @@ fn checkpoints() -> Value {
                 "updated_at": maybe_text(), "committed_at": maybe_text(), "reason": maybe_text(),
                 "operation_id": uuid(), "size": {"type": ["object", "null"], "properties": {
                     "logical_bytes": {"type": "integer"}, "stored_bytes": {"type": "integer"}, "new_bytes": {"type": "integer"}}},
+                "hold": {"oneOf": [{"$ref": "#/components/schemas/Hold"}, {"type": "null"}], "description": "Since microversion 1.2"},
             },
+        },
+        "Hold": {
+            "type": "object", "additionalProperties": false, "required": ["user_id", "reason", "created_at"],
+            "properties": {"user_id": text(), "reason": maybe_text(), "created_at": text()},
+        },
+        "NewHold": {
+            "type": "object", "additionalProperties": false,
+            "properties": {"reason": {"type": ["string", "null"], "maxLength": 255}},
         },
         "NewCheckpoint": {
             "type": "object", "additionalProperties": false, "required": ["plan_id"],
@@ -227,7 +244,7 @@ fn schedules() -> Value {
     json!({
         "Trigger": {
             "type": "object", "additionalProperties": false, "required": ["id", "name", "type", "properties"],
-            "properties": with(json!({"id": uuid(), "name": text(), "type": text(), "properties": {"type": "object"}, "next_at": maybe_text()})),
+            "properties": with(json!({"id": uuid(), "name": text(), "type": text(), "properties": {"type": "object"}, "next_at": maybe_text(), "address": text()})),
         },
         "Preview": {
             "type": "object", "additionalProperties": false,
@@ -243,11 +260,22 @@ fn schedules() -> Value {
         },
         "NewTrigger": {
             "type": "object", "additionalProperties": false, "required": ["name", "type", "properties"],
-            "properties": {"name": {"type": "string", "maxLength": 255}, "type": {"const": "time"}, "properties": needed},
+            "properties": {"name": {"type": "string", "maxLength": 255}, "type": {"enum": ["time", "event"]}, "properties": properties},
+        },
+        "Retention": {
+            "type": "object", "additionalProperties": false, "required": ["policy", "checkpoints"],
+            "properties": {
+                "policy": {"type": "object"},
+                "checkpoints": {"type": "array", "items": {
+                    "type": "object", "required": ["id", "created_at", "status", "action", "reason"],
+                    "properties": {"id": uuid(), "created_at": text(), "status": text(),
+                        "action": {"enum": ["keep", "delete"]}, "reason": text()},
+                }},
+            },
         },
         "TriggerChange": {
             "type": "object", "additionalProperties": false,
-            "properties": {"name": {"type": "string", "maxLength": 255}, "type": {"const": "time"}, "properties": properties},
+            "properties": {"name": {"type": "string", "maxLength": 255}, "type": {"enum": ["time", "event"]}, "properties": properties},
         },
         "ScheduledOperation": {
             "type": "object", "additionalProperties": false,

@@ -2,7 +2,7 @@
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use karbor_actions::{CheckpointFilter, NewCheckpointRequest, Reset};
+use karbor_actions::{Checkpoint, CheckpointFilter, Hold, HoldRequest, NewCheckpointRequest, Reset};
 use karbor_types::{CheckpointId, Instant, PlanId, ProviderId};
 use serde_json::{Map, Value, json};
 
@@ -36,7 +36,8 @@ pub(super) async fn list(call: Call) -> Answer {
         return Err(Fault::not_found(format!("provider {text} does not exist")));
     }
     let page = call.actions().list_checkpoints(&call.caller, provider, &filter, &request).await?;
-    let page = page.map(|checkpoint| views::checkpoint(&checkpoint, call.version, Moment::Looked));
+    let holds = holds(&call, &page.items).await?;
+    let page = page.map(|checkpoint| shown(&call, &checkpoint, &holds));
     call.page("checkpoints", &page, |shown| shown["id"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -62,7 +63,45 @@ pub(super) async fn create(mut call: Call) -> Answer {
 pub(super) async fn show(call: Call) -> Answer {
     let (provider, id) = ids(&call)?;
     let checkpoint = call.actions().get_checkpoint(&call.caller, provider, id).await?;
-    call.one("checkpoint", views::checkpoint(&checkpoint, call.version, Moment::Looked))
+    let holds = holds(&call, std::slice::from_ref(&checkpoint)).await?;
+    call.one("checkpoint", shown(&call, &checkpoint, &holds))
+}
+
+/// Returns the holds on checkpoints, for those who speak the version in which there are any.
+async fn holds(call: &Call, checkpoints: &[Checkpoint]) -> Result<Vec<Hold>, Fault> {
+    if !call.speaks(Microversion::V1_2) {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<CheckpointId> = checkpoints.iter().map(|checkpoint| checkpoint.id).collect();
+    Ok(call.actions().holds_on(&ids).await?)
+}
+
+fn shown(call: &Call, checkpoint: &Checkpoint, holds: &[Hold]) -> Value {
+    let mut shown = views::checkpoint(checkpoint, call.version, Moment::Looked);
+    if call.speaks(Microversion::V1_2) {
+        let hold = holds.iter().find(|hold| hold.checkpoint == checkpoint.id);
+        shown["hold"] = json!(hold.map(views::hold));
+    }
+    shown
+}
+
+/// Keeps a checkpoint from being deleted.
+pub(super) async fn hold(mut call: Call) -> Answer {
+    call.since(Microversion::V1_2)?;
+    let mut body = call.envelope("hold")?;
+    let request = HoldRequest { reason: body.nullable_text("reason")?.flatten() };
+    body.done()?;
+    let (provider, id) = ids(&call)?;
+    let hold = call.actions().hold_checkpoint(&call.caller, provider, id, request).await?;
+    call.one("hold", views::hold(&hold))
+}
+
+/// Lets a checkpoint be deleted again.
+pub(super) async fn release(call: Call) -> Answer {
+    call.since(Microversion::V1_2)?;
+    let (provider, id) = ids(&call)?;
+    call.actions().release_checkpoint(&call.caller, provider, id).await?;
+    call.empty()
 }
 
 pub(super) async fn delete(call: Call) -> Answer {

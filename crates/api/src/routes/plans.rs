@@ -3,6 +3,7 @@
 use karbor_actions::{NewPlan, Plan, PlanChange};
 use karbor_types::PlanId;
 
+use crate::Microversion;
 use crate::body::{Leaves, Unspelled};
 use crate::call::{Answer, Call};
 use crate::fault::Fault;
@@ -13,8 +14,28 @@ pub(super) async fn list(call: Call) -> Answer {
     let request = call.list(Strictness::Strict)?;
     let page = call.actions().list_plans(&call.caller, &request).await?;
     let next = if page.more { page.items.last().map(|plan| plan.id.to_string()) } else { None };
-    let views: Vec<PlanView<'_>> = page.items.iter().map(|plan| PlanView::new(plan, call.version)).collect();
+    let views = views(&call, &page.items).await?;
     call.many("plans", &views, next.as_deref())
+}
+
+/// Lists the plans that are late.
+pub(super) async fn late(call: Call) -> Answer {
+    call.since(Microversion::V1_2)?;
+    let request = call.list(Strictness::Lenient)?;
+    let late = call.actions().late_plans(&call.caller, request.all_tenants).await?;
+    let shown = |(plan, rpo)| PlanView::new(plan, call.version).with_rpo(rpo);
+    let views: Vec<PlanView<'_>> = late.iter().map(|(plan, rpo)| shown((plan, rpo))).collect();
+    call.many("plans", &views, None)
+}
+
+/// Shows plans; those who speak the version are told how they stand against what their triggers promise.
+async fn views<'a>(call: &Call, plans: &'a [Plan]) -> Result<Vec<PlanView<'a>>, Fault> {
+    let views = plans.iter().map(|plan| PlanView::new(plan, call.version));
+    if !call.speaks(Microversion::V1_2) {
+        return Ok(views.collect());
+    }
+    let rpo = call.actions().rpo_of(plans).await?;
+    Ok(views.zip(&rpo).map(|(view, rpo)| view.with_rpo(rpo)).collect())
 }
 
 pub(super) async fn create(mut call: Call) -> Answer {
@@ -32,7 +53,9 @@ pub(super) async fn create(mut call: Call) -> Answer {
 
 pub(super) async fn show(call: Call) -> Answer {
     let id: PlanId = call.member_id("plan")?;
-    shown(&call, &call.actions().get_plan(&call.caller, id).await?)
+    let plan = call.actions().get_plan(&call.caller, id).await?;
+    let mut views = views(&call, std::slice::from_ref(&plan)).await?;
+    call.one("plan", views.pop())
 }
 
 pub(super) async fn update(mut call: Call) -> Answer {

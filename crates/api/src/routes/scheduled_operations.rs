@@ -124,6 +124,14 @@ fn catch_up(body: &mut Members) -> Result<Option<Option<CatchUp>>, Fault> {
     }
 }
 
+/// Shows what retention would let go, and why.
+pub(super) async fn retention(call: Call) -> Answer {
+    call.since(Microversion::V1_2)?;
+    let id: ScheduledOperationId = call.member_id("scheduled operation")?;
+    let plan = call.actions().preview_retention(&call.caller, id).await?;
+    call.one("retention", views::retention(&plan))
+}
+
 pub(super) async fn delete(call: Call) -> Answer {
     let id: ScheduledOperationId = call.member_id("scheduled operation")?;
     call.actions().delete_scheduled_operation(&call.caller, id).await?;

@@ -1,6 +1,6 @@
 //! Triggers.
 
-use karbor_actions::{NewTrigger, Trigger, TriggerChange};
+use karbor_actions::{EventAddress, NewTrigger, Trigger, TriggerChange};
 use karbor_types::TriggerId;
 use serde_json::{Map, Value};
 
@@ -8,10 +8,13 @@ use crate::Microversion;
 use crate::body::Members;
 use crate::call::{Answer, Call};
 use crate::fault::Fault;
-use crate::views;
+use crate::{views, webhooks};
 
 /// The properties that are texts.
 const TEXTS: [&str; 4] = ["format", "pattern", "start_time", "end_time"];
+
+/// The type of triggers that fire when they are called.
+const EVENT: &str = "event";
 
 /// How many times a preview shows when nobody says.
 const DEFAULT_PREVIEW: u32 = 10;
@@ -29,13 +32,20 @@ pub(super) async fn create(mut call: Call) -> Answer {
     let kind = body.text("type")?.ok_or_else(|| body.missing("type"))?;
     let properties = body.object("properties")?.ok_or_else(|| body.missing("properties"))?;
     body.done()?;
-    if !properties.has("format") {
+    let is_event = kind == EVENT && call.speaks(Microversion::V1_2);
+    if !properties.has("format") && !is_event {
         return Err(properties.missing("format"));
     }
-    if !properties.has("pattern") {
+    if !properties.has("pattern") && !is_event {
         return Err(properties.missing("pattern"));
     }
     let new = NewTrigger { name, kind, properties: checked(properties, call.version)? };
+    if is_event {
+        let (trigger, address) = call.actions().create_event_trigger(&call.caller, new).await?;
+        let mut shown = views::trigger(&trigger, call.version);
+        shown["address"] = absolute(&call, &address).into();
+        return call.one("trigger_info", shown);
+    }
     let trigger = call.actions().create_trigger(&call.caller, new).await?;
     shown(&call, &trigger)
 }
@@ -60,6 +70,21 @@ pub(super) async fn update(mut call: Call) -> Answer {
     body.done()?;
     let id: TriggerId = call.member_id("trigger")?;
     shown(&call, &call.actions().update_trigger(&call.caller, id, change).await?)
+}
+
+/// Makes a new address for a trigger that fires when it is called.
+pub(super) async fn rotate(call: Call) -> Answer {
+    call.since(Microversion::V1_2)?;
+    let id: TriggerId = call.member_id("trigger")?;
+    let address = call.actions().rotate_trigger_address(&call.caller, id).await?;
+    let trigger = call.actions().get_trigger(&call.caller, id).await?;
+    let mut shown = views::trigger(&trigger, call.version);
+    shown["address"] = absolute(&call, &address).into();
+    call.one("trigger_info", shown)
+}
+
+fn absolute(call: &Call, address: &EventAddress) -> String {
+    format!("{}{}", call.base().as_str(), webhooks::path(address))
 }
 
 pub(super) async fn delete(call: Call) -> Answer {

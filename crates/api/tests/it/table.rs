@@ -136,6 +136,7 @@ const ROUTES: &[Route] = &[
     },
     route("GET", "/plans", ""),
     Route { body: |_| Some(json!({ "plan": plan_body() })), ..route("POST", "/plans", "") },
+    route("GET", "/late_plans", ""),
     route("GET", "/plans/{id}", "plan"),
     Route { body: |_| Some(json!({"plan": {"name": "x"}})), ..route("PUT", "/plans/{id}", "plan") },
     route("GET", "/providers/b766f37c-d011-4026-8228-28730d734a3f/checkpoints", ""),
@@ -196,6 +197,14 @@ const ROUTES: &[Route] = &[
     },
     route("GET", "/scheduled_operations", ""),
     route("GET", "/scheduled_operations/{id}", "scheduled"),
+    route("GET", "/scheduled_operations/{id}/retention", "scheduled"),
+    // The trigger is there, and fires at times: it has no address.
+    Route { own: 400, ..route("PUT", "/triggers/{id}/address", "trigger") },
+    Route {
+        body: |_| Some(json!({"hold": {}})),
+        ..route("PUT", "/providers/b766f37c-d011-4026-8228-28730d734a3f/checkpoints/{id}/hold", "checkpoint")
+    },
+    route("DELETE", "/providers/b766f37c-d011-4026-8228-28730d734a3f/checkpoints/{id}/hold", "checkpoint"),
     // What is scheduled belongs to the caller's project, with all that it names.
     Route {
         foreign_admin: Some(400),

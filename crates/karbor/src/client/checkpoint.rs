@@ -63,6 +63,21 @@ pub(crate) enum Command {
         #[arg(long)]
         wait: bool,
     },
+    /// Keep checkpoints from being deleted, by anybody and by retention
+    Hold {
+        /// Ids
+        #[arg(required = true)]
+        checkpoints: Vec<String>,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Let held checkpoints be deleted again
+    Release {
+        /// Ids
+        #[arg(required = true)]
+        checkpoints: Vec<String>,
+    },
     /// Set the state of a checkpoint to `available` or `error`
     Reset {
         /// Id
@@ -177,6 +192,25 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
                 } else {
                     output.say(&format!("Deleting checkpoint {id}"))?;
                 }
+            }
+            Ok(())
+        }
+        Command::Hold { checkpoints, reason } => {
+            for text in checkpoints {
+                let (provider, found) = find(client, &text).await?;
+                let id = found["id"].as_str().unwrap_or(&text);
+                let path = format!("/providers/{provider}/checkpoints/{id}/hold");
+                client.put(&path, &json!({"hold": {"reason": reason}})).await?;
+                output.say(&format!("Checkpoint {id} is held"))?;
+            }
+            Ok(())
+        }
+        Command::Release { checkpoints } => {
+            for text in checkpoints {
+                let (provider, found) = find(client, &text).await?;
+                let id = found["id"].as_str().unwrap_or(&text);
+                client.delete(&format!("/providers/{provider}/checkpoints/{id}/hold")).await?;
+                output.say(&format!("Checkpoint {id} is released"))?;
             }
             Ok(())
         }

@@ -61,6 +61,11 @@ pub(crate) enum Command {
         /// Scheduled operation, by id or name
         scheduled_operation: String,
     },
+    /// Show which checkpoints retention would delete, and why
+    Retention {
+        /// Scheduled operation, by id or name
+        scheduled_operation: String,
+    },
     /// Delete scheduled operations
     Delete {
         /// Scheduled operations, by id or name
@@ -124,6 +129,22 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
             let found = client.find(PATH, "operations", what, &scheduled_operation).await?;
             let path = format!("{PATH}/{}/action", id(&found));
             output.object(&client.post(&path, &json!({"run": {}})).await?["run"].take())
+        }
+        Command::Retention { scheduled_operation } => {
+            let found = client.find(PATH, "operations", what, &scheduled_operation).await?;
+            let mut answer = client.get(&format!("{PATH}/{}/retention", id(&found)), &[]).await?;
+            let retention = answer["retention"].take();
+            if output.is_json() {
+                return output.json(&retention);
+            }
+            let columns = [
+                ("ID", "id"),
+                ("Created", "created_at"),
+                ("Status", "status"),
+                ("Would", "action"),
+                ("Because", "reason"),
+            ];
+            output.list(retention["checkpoints"].as_array().map_or(&[], Vec::as_slice), &columns)
         }
         Command::Delete { scheduled_operations } => {
             for name in scheduled_operations {

@@ -49,6 +49,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         times: Times,
     },
+    /// Make a trigger that fires when its address is called, and show the address once
+    CreateEvent {
+        /// Its name
+        name: String,
+        /// How many seconds late it may be
+        #[arg(long, value_name = "SECONDS")]
+        window: Option<u32>,
+    },
+    /// Make a new address for a trigger that is called; the old one answers no longer
+    Rotate {
+        /// Trigger, by id or name
+        trigger: String,
+    },
     /// Change a trigger; what is not given stays
     Update {
         /// Trigger, by id or name
@@ -99,6 +112,16 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
             }
             let body = json!({"trigger_info": {"name": name, "type": "time", "properties": properties}});
             output.object(&client.post("/triggers", &body).await?["trigger_info"].take())
+        }
+        Command::CreateEvent { name, window } => {
+            let properties: Map<String, Value> =
+                window.map(|seconds| ("window".to_owned(), json!(seconds))).into_iter().collect();
+            let body = json!({"trigger_info": {"name": name, "type": "event", "properties": properties}});
+            output.object(&client.post("/triggers", &body).await?["trigger_info"].take())
+        }
+        Command::Rotate { trigger } => {
+            let path = format!("/triggers/{}/address", id(&find(client, &trigger).await?));
+            output.object(&client.put(&path, &json!({})).await?["trigger_info"].take())
         }
         Command::Update { trigger, name, times } => {
             let mut change = Map::new();

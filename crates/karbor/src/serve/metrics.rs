@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) worker: WorkerMetrics,
     pub(crate) scheduler: SchedulerMetrics,
     pub(crate) exposition: Exposition,
+    pub(crate) late_plans: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +44,12 @@ impl Metrics {
             "operations_lag_seconds",
             "How long the longest waiting of the operations that are due has waited for a worker",
             lag.clone(),
+        );
+        let late_plans = Gauge::default();
+        registry.register(
+            "late_plans",
+            "Plans whose newest checkpoint is older than their triggers promise",
+            late_plans.clone(),
         );
         let registry = Arc::new(registry);
         let exposition: Exposition = Arc::new(move || {
@@ -66,6 +73,6 @@ impl Metrics {
             }
             .boxed()
         });
-        Self { api, worker, scheduler, exposition }
+        Self { api, worker, scheduler, exposition, late_plans }
     }
 }

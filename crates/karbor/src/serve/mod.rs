@@ -9,6 +9,7 @@ mod config;
 mod declared;
 mod delegations;
 mod first;
+mod late;
 mod metrics;
 mod openstack;
 mod report;
@@ -148,6 +149,7 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     });
     let reporting = (with_worker || with_scheduler)
         .then(|| tokio::spawn(report::run(store, host_name(), services, stop.clone())));
+    let counting = tokio::spawn(late::run(actions.clone(), metrics.late_plans.clone(), stop.clone()));
     let (serving, watched) = serve_api(&config, state_dir, actions, &metrics, with_api, stop.clone()).await?;
 
     wait_for_signal().await?;
@@ -171,6 +173,7 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     if let Some(taking_back) = taking_back {
         taking_back.await.context("taking back rights ended abnormally")?;
     }
+    counting.await.context("counting late plans ended abnormally")?;
     if let Some(reporting) = reporting {
         reporting.await.context("reporting ended abnormally")?;
     }

@@ -3,6 +3,7 @@
 mod bank_account;
 mod checkpoint;
 mod delegation;
+mod hold;
 mod occurrence;
 mod operation;
 mod plan;
@@ -16,6 +17,7 @@ mod step;
 pub use bank_account::{BankAccount, BankAccountUpdate};
 pub use checkpoint::{Checkpoint, CheckpointChange, CheckpointStats, NewCheckpoint, PlanSnapshot};
 pub use delegation::{Delegation, DelegationOwner};
+pub use hold::Hold;
 pub use occurrence::{
     Advance, Beginning, DueTrigger, Enlisted, HandOut, NewOccurrence, NewWork, Occurrence, OccurrenceLimits,
     Origin, Outcome, RunRules, StartedCount, StartedOperation, Verdict,

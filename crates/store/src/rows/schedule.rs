@@ -42,6 +42,8 @@ pub struct TriggerUpdate {
     pub properties: Option<Map<String, Value>>,
     /// When it is due next, or never.
     pub next_at: Option<Option<Instant>>,
+    /// When it was due when this was decided: if it is due at another time by now, nothing is changed.
+    pub planned: Option<Option<Instant>>,
 }
 
 /// What is done when a trigger fires.

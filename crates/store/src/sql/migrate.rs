@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_delegations.sql"),
     include_str!("../../migrations/0004_bank_account_settings.sql"),
     include_str!("../../migrations/0005_occurrences.sql"),
+    include_str!("../../migrations/0006_holds.sql"),
 ];
 
 /// The version that this program needs.

@@ -319,13 +319,18 @@ pub(crate) async fn change_checkpoint(
     let extra_info = extra_info.transpose()?;
     loop {
         let select = Query::select()
-            .columns(["id", "state", "project_id"])
+            .columns(["id", "state", "project_id", "held_at"])
             .from(Checkpoint::TABLE)
             .and_where(is_it.clone())
             .take();
         let rows = tx.rows(&select).await?;
         let row = rows.first().ok_or_else(|| not_found::<Checkpoint>(&id))?;
         let before: CheckpointState = row.parsed("state")?;
+        let must_not_be_held = change.event == Some(CheckpointEvent::DeleteRequested);
+        if must_not_be_held && row.optional_instant("held_at")?.is_some() {
+            let state = "held".to_owned();
+            return Err(Error::Conflict { what: Checkpoint::WHAT, id: id.clone(), state });
+        }
         let project: ProjectId = row.parsed("project_id")?;
         let after = match change.event {
             None => before,
@@ -365,6 +370,9 @@ pub(crate) async fn change_checkpoint(
             update.value("committed_at", committed_at.as_micros());
         }
         update.and_where(is_it.clone()).and_where(Expr::col("state").eq(before.as_str()));
+        if must_not_be_held {
+            update.and_where(Expr::col("held_at").is_null());
+        }
         if tx.execute(&update).await? > 0 {
             let (old, new) = (weight(before), weight(after));
             if old != new {

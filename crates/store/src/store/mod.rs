@@ -2,10 +2,12 @@
 
 mod bank_accounts;
 mod beginnings;
+mod calls;
 mod checkpoints;
 mod delegations;
 mod explain;
 mod handouts;
+mod holds;
 mod imports;
 #[cfg(feature = "failpoints")]
 mod interference;
@@ -14,6 +16,7 @@ mod logs;
 mod occurrences;
 mod operations;
 mod plans;
+mod promises;
 mod purge;
 mod quotas;
 mod runs;
@@ -34,6 +37,8 @@ pub use interference::Interference;
 use crate::query::Column;
 use crate::sql::{Database, Row, Table, known_version, list_statement, marker_statement, not_found};
 use crate::{Error, ListQuery, Result};
+
+pub use self::calls::TriggerCall;
 
 /// Which database is behind a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

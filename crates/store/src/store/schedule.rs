@@ -110,7 +110,7 @@ impl Store {
     /// Changes a trigger and returns it as it is then.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`Error::Conflict`] when it is not due as planned.
     pub async fn update_trigger(
         &self,
         id: TriggerId,
@@ -138,8 +138,18 @@ impl Store {
                 statement.value("handed_to", Option::<String>::None);
             }
             statement.and_where(Expr::col("id").eq(id.as_str()));
-            tx.execute(&statement).await?;
-            tx.find(&id).await
+            match update.planned {
+                None => {}
+                Some(None) => _ = statement.and_where(Expr::col("next_at").is_null()),
+                Some(Some(at)) => _ = statement.and_where(Expr::col("next_at").eq(at.as_micros())),
+            }
+            let changed = tx.execute(&statement).await?;
+            let trigger = tx.find(&id).await?;
+            if changed == 0 && update.planned.is_some() {
+                let state = "due at another time".to_owned();
+                return Err(Error::Conflict { what: Trigger::WHAT, id: id.clone(), state });
+            }
+            Ok(trigger)
         })
     }
 

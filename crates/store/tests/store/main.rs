@@ -8,6 +8,7 @@ mod claims;
 mod crash;
 mod delegations;
 mod dropped;
+mod holds;
 mod imports;
 mod kit;
 mod lists;
@@ -64,6 +65,9 @@ cases! {
     claims::two_workers_never_both_own_an_operation,
     claims::nothing_of_a_stale_worker_lands_behind_a_claim,
     dropped::a_call_that_is_dropped_happens_whole_or_not_at_all,
+    holds::what_is_held_is_not_deleted,
+    holds::of_a_hold_and_a_deletion_at_once_one_wins,
+    holds::a_call_makes_a_trigger_due_once,
     imports::an_old_database_is_taken_over,
     imports::what_is_no_old_database_is_refused,
     lists::pages_in_any_order_hold_every_row_once,

@@ -123,7 +123,7 @@ fn definitions_are_read_as_the_old_service_read_them() {
         (json!({"max_backups": "many"}), "max_backups"),
         (json!({"retention_duration": 1.5}), "retention_duration"),
         (json!({"keep_yearly": [1]}), "keep_yearly"),
-        (json!({"keep_minimum": 100_001}), "keep_minimum"),
+        (json!({"keep_minimum": true}), "keep_minimum"),
     ] {
         assert_eq!(read(definition).expect_err(field).field, field);
     }
