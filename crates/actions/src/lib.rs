@@ -72,9 +72,9 @@ pub use verifications::NewVerificationRequest;
 // What actions take and give back, so that a front end needs no other room of the house.
 pub use karbor_plugin::{Access, Login, Provider};
 pub use karbor_store::{
-    BankAccount, Checkpoint, Direction, Hold, Limit, Occurrence, Operation, OperationLog, OperationProgress, Plan,
-    QuotaResource, Quotas, Restore, RunRules, ScheduledOperation, Service, ServiceStatus, Trigger, TriggerCall, Usage,
-    Verification,
+    BankAccount, Checkpoint, Direction, Hold, Limit, Occurrence, Operation, OperationLog, OperationProgress,
+    Plan, QuotaResource, Quotas, Restore, RunRules, ScheduledOperation, Service, ServiceStatus, Trigger,
+    TriggerCall, Usage, Verification,
 };
 
 /// Tells what stands in the banks, for the one decision that the database alone may not make.

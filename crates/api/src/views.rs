@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use karbor_actions::{
-    BankAccountView, Checkpoint, DryRun, Hold, Instance, Occurrence, Operation, OperationLog, OperationProgress,
-    Plan, Preview, Provider, Quotas, ResourceResult, Restore, RetentionPlan, RetentionVerdict, Rpo,
-    ScheduledOperation, ServiceStatus, ServiceView, Trigger, Usage, Verification,
+    BankAccountView, Checkpoint, DryRun, Hold, Instance, Occurrence, Operation, OperationLog,
+    OperationProgress, Plan, Preview, Provider, Quotas, ResourceResult, Restore, RetentionPlan,
+    RetentionVerdict, Rpo, ScheduledOperation, ServiceStatus, ServiceView, Trigger, Usage, Verification,
 };
 use karbor_types::{Instant, Parameters, Progress, Resource};
 use serde::ser::SerializeMap;

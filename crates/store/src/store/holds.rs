@@ -3,7 +3,7 @@
 //! A hold stands in the checkpoint's row, so that holding and deleting are changes of one row, and whoever comes second
 //! sees the first: a checkpoint that is held is not deleted, and one whose deletion has begun is not held.
 
-use karbor_types::{CheckpointId, CheckpointState, Instant};
+use karbor_types::{CheckpointId, CheckpointState};
 use sea_query::{Expr, ExprTrait, Query};
 
 use crate::sql::{Row, Table, not_found};
