@@ -28,6 +28,9 @@ pub(crate) const NAME: &str = "karbor-volume-protection-plugin";
 /// The property of a backup whose checkpoint is gone, while others need it.
 const DELETED_KEY: &str = "karbor_deleted";
 
+/// The property in which Cinder writes down of which backup a volume is.
+const SOURCE_KEY: &str = "src_backup_id";
+
 /// What a provider sets.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -288,6 +291,11 @@ async fn restore(work: &Work<'_>) -> Result<Outcome> {
         let named = work.cinder.update_volume(&id, &name, description).await;
         named.doing(|| format!("naming volume {id}"))?;
         saved.volume.apply(work, &id).await?;
+        // And it writes down of which backup it is, which the original did not have.
+        if !saved.volume.metadata.contains_key(SOURCE_KEY) {
+            let removed = work.cinder.delete_metadata(&id, SOURCE_KEY).await;
+            removed.doing(|| format!("describing volume {id}"))?;
+        }
     }
     let restored = Restored { key: ResourceKey::new(kinds::VOLUME, id.clone()), name };
     let state = if into.is_none() { json!({"restored": id}) } else { Value::Null };
