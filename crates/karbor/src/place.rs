@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use karbor_bank::wrap::{RetryOptions, Retrying};
 use karbor_bank::{Bank, BankUrl, OpenOptions};
+use karbor_openstack_client::Profile;
 
 /// Opens a bank that exists.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Bank>> {
@@ -15,10 +16,19 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Bank>> {
     Ok(retrying(bank))
 }
 
-/// Opens a bank, and makes its directory if it is none yet.
+/// Opens a bank, and makes its directory or container if it is none yet.
 pub(crate) async fn create(url: &str) -> Result<Arc<dyn Bank>> {
+    create_in(url, None).await
+}
+
+/// As [`create`]; a bank in Swift that names no cloud is in this one, if there is one, else where the environment says.
+pub(crate) async fn create_in(url: &str, cloud: Option<Profile>) -> Result<Arc<dyn Bank>> {
     let parsed: BankUrl = url.parse().with_context(|| format!("`{url}` names no bank"))?;
-    let bank = karbor_bank::create_url(&parsed, &options()).await;
+    let mut options = options();
+    if let Some(cloud) = cloud {
+        options.swift.default = Ok(Some(cloud));
+    }
+    let bank = karbor_bank::create_url(&parsed, &options).await;
     Ok(retrying(bank.with_context(|| format!("opening the bank {url}"))?))
 }
 

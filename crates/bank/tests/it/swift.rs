@@ -24,9 +24,9 @@ async fn made(server: &SwiftServer, location: SwiftLocation) -> Arc<dyn Bank> {
 
 const EFFORT: Options = Options {
     large_object_bytes: 40 << 20,
-    racers: 8,
-    races: 4,
-    model_steps: 60,
+    racers: 6,
+    races: 3,
+    model_steps: 30,
     // The longest keys need longer names of objects than Swift takes behind a prefix.
     long_keys: false,
     seed: 1,

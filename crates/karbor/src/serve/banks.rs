@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::serve::accounts::{self, AccountSettings};
 use crate::serve::config::{BankConfig, EngineConfig, ProviderConfig};
 use crate::serve::first::MasterKeys;
+use crate::serve::openstack::ServiceCloud;
 
 /// Under what the accounts of a bank stand.
 const ACCOUNTS: &str = "accounts/";
@@ -60,10 +61,11 @@ impl ServiceBanks {
         keys: MasterKeys,
         engine: &EngineConfig,
         store: Store,
+        cloud: Option<&ServiceCloud>,
     ) -> Result<Self> {
         let mut attached = HashMap::new();
         for config in banks {
-            let bank = crate::place::create(&config.url)
+            let bank = crate::place::create_in(&config.url, cloud.map(ServiceCloud::profile))
                 .await
                 .with_context(|| format!("opening the bank `{}`", config.name))?;
             let (descriptor, capabilities) = karbor_bank::attach(&*bank)

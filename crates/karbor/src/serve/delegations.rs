@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 use crate::serve::openstack::ServiceCloud;
 
 /// How often rights are compared with their owners.
-const PERIOD: Duration = Duration::from_secs(15);
+const PERIOD: Duration = Duration::from_secs(5);
 /// How old a note must be before its owner is missed: whoever made it may still be queueing the owner.
 const GRACE_SECONDS: i64 = 120;
 /// How many are looked at together.
@@ -234,11 +234,9 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes().chunks(2);
-    let byte = |pair: &[u8]| {
-        u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?, 16).ok()
-    };
-    digits.map(byte).collect()
+    let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    if is_hex { (0..text.len()).step_by(2).map(byte).collect() } else { None }
 }
 
 fn delegation_error(error: Error) -> DelegationError {
@@ -302,5 +300,98 @@ impl Rights for Trusts {
             return Ok(Access::Login(Box::new(login)));
         }
         Ok(found.trust.map_or(Access::None, Access::Trust))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use karbor_openstack_client::{Cloud, CloudSettings, Domain, Project, User};
+    use karbor_store::StoreOptions;
+    use uuid::Uuid;
+
+    use super::*;
+
+    async fn trusts(masters: Vec<MasterKey>) -> Trusts {
+        let store = Store::open("sqlite::memory:", &StoreOptions::default()).await.expect("a database");
+        store.migrate().await.expect("a schema");
+        let login = karbor_openstack_client::Login::Password {
+            user: User::Name("karbor".to_owned(), Domain::default()),
+            password: "open sesame".into(),
+            project: Some(Project::Id("p".to_owned())),
+        };
+        let cloud = Cloud::new(CloudSettings::new("https://here/v3")).expect("fine");
+        let targets = vec!["https://there.example.org".to_owned()];
+        Trusts::new(store, masters, Some(ServiceCloud { cloud, login }), targets, Arc::new(crate::serve::now))
+    }
+
+    fn login(url: &str) -> Login {
+        Login {
+            auth_url: Some(url.to_owned()),
+            region: None,
+            user: "ann".to_owned(),
+            user_domain: "Default".to_owned(),
+            password: "hush hush".into(),
+            project: Some("p".to_owned()),
+            project_domain: "Default".to_owned(),
+        }
+    }
+
+    fn note(operation: OperationId, sealed: String) -> Delegation {
+        Delegation {
+            owner: karbor_store::DelegationOwner::Operation(operation),
+            project: karbor_types::ProjectId::new("p").expect("an id"),
+            user: karbor_types::UserId::new("u").expect("an id"),
+            trust: None,
+            expires_at: crate::serve::now(),
+            sealed: Some(sealed),
+            created_at: crate::serve::now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_login_is_opened_for_its_operation_by_any_of_the_keys() {
+        let (old, new) = (MasterKey::from_bytes([1; 32]), MasterKey::from_bytes([2; 32]));
+        let before = trusts(vec![old.clone()]).await;
+        let (one, two) = (OperationId(Uuid::from_u128(1)), OperationId(Uuid::from_u128(2)));
+        let sealed = before.seal(one, &login("https://here")).expect("sealed");
+        assert!(!sealed.contains(&to_hex(b"hush")));
+
+        let after = trusts(vec![new.clone(), old]).await;
+        after.store.create_delegation(&note(one, sealed.clone())).await.expect("noted");
+        after.store.create_delegation(&note(two, sealed.clone())).await.expect("noted");
+        let opened = after.of(one).await.expect("opened");
+        assert_eq!(opened, Access::Login(Box::new(login("https://here"))));
+        assert!(!format!("{opened:?} {after:?}").contains("hush"), "secrets are not shown");
+        assert_eq!(after.of(two).await.expect_err("another's").kind(), PluginKind::Invalid);
+        assert_eq!(after.of(OperationId(Uuid::from_u128(3))).await.expect("looked up"), Access::None);
+
+        let without = trusts(vec![new]).await;
+        without.store.create_delegation(&note(one, sealed)).await.expect("noted");
+        assert_eq!(without.of(one).await.expect_err("no key").kind(), PluginKind::Invalid);
+    }
+
+    #[tokio::test]
+    async fn only_named_sites_are_reached() {
+        let trusts = trusts(vec![MasterKey::from_bytes([1; 32])]).await;
+        for (url, is_allowed) in [
+            ("https://here", true),
+            ("https://here/v3/", true),
+            ("https://there.example.org/v3", true),
+            ("https://there.example.org", true),
+            ("https://there.example.org.evil/v3", false),
+            ("http://169.254.169.254/", false),
+            ("no address", false),
+        ] {
+            let checked = trusts.check_target(&login(url));
+            assert_eq!(checked.is_ok(), is_allowed, "{url}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_digits_come_back() {
+        assert_eq!(from_hex(&to_hex(&[0, 127, 255])), Some(vec![0, 127, 255]));
+        for text in ["0", "0g", "+1", "é0"] {
+            assert_eq!(from_hex(text), None, "{text}");
+        }
     }
 }

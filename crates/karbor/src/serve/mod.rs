@@ -194,8 +194,9 @@ async fn parts(config: &Config, state_dir: &Path, store: Store) -> Result<Parts>
     let masters = first::master_keys(&config.keys)?;
     let targets = config.openstack.as_ref().map(|table| table.restore_targets.clone()).unwrap_or_default();
     let trusts = Trusts::new(store.clone(), masters.all(), cloud.clone(), targets, Arc::new(now));
+    let (banks, providers) = (&config.banks, &config.providers);
     let banks =
-        ServiceBanks::attach(&config.banks, &config.providers, masters, &config.engine, store).await?;
+        ServiceBanks::attach(banks, providers, masters, &config.engine, store, cloud.as_ref()).await?;
     Ok(Parts {
         registry: Arc::new(registry(config, state_dir, cloud)?),
         banks: Arc::new(banks),

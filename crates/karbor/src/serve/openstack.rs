@@ -91,6 +91,13 @@ pub(crate) struct ServiceCloud {
     pub(crate) login: Login,
 }
 
+impl ServiceCloud {
+    /// Returns the cloud and the login for a client of its own.
+    pub(crate) fn profile(&self) -> Profile {
+        Profile { cloud: self.cloud.settings().clone(), login: self.login.clone() }
+    }
+}
+
 impl OpenStackConfig {
     /// Prepares for the cloud; it is first asked when something is to be done there.
     pub(crate) fn connect(&self, variable: impl Fn(&str) -> Option<String>) -> Result<ServiceCloud> {

@@ -117,29 +117,34 @@ impl Store {
         self.rows(doing, &inherited).await?.first().map(Delegation::read).transpose()
     }
 
-    /// Lists rights, asked for before an instant, whose owner has ended or is gone.
+    /// Lists rights whose owner has ended, and those asked for before an instant whose owner is not there: before that it
+    /// may still be on its way.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn list_idle_delegations(&self, before: Instant, limit: u64) -> Result<Vec<Delegation>> {
+        let ids = |table: &'static str| Query::select().column("id").from(table).take();
         let unfinished = || {
             let states = [OperationState::Queued, OperationState::Running].map(OperationState::as_str);
-            Query::select().column("id").from("operations").and_where(Expr::col("state").is_in(states)).take()
+            ids("operations").and_where(Expr::col("state").is_in(states)).take()
         };
-        let scheduled = Query::select().column("id").from("scheduled_operations").take();
+        let ended = ids("operations").and_where(Expr::col("ended_at").is_not_null()).take();
         let at_work = logged()
             .and_where(Expr::col("scheduled_operation_id").is_not_null())
             .and_where(Expr::col("operation_id").in_subquery(unfinished()))
             .take();
-        let of_operation =
-            is_kind(DelegationOwner::OPERATION).and(Expr::col("owner_id").not_in_subquery(unfinished()));
-        let of_scheduled = is_kind(DelegationOwner::SCHEDULED_OPERATION)
-            .and(Expr::col("owner_id").not_in_subquery(scheduled))
-            .and(Expr::col("owner_id").not_in_subquery(at_work));
+        let is_old = || Expr::col("created_at").lt(before.as_micros());
+        let owner = || Expr::col("owner_id");
+        let has_ended = is_kind(DelegationOwner::OPERATION).and(owner().in_subquery(ended));
+        let is_gone =
+            is_kind(DelegationOwner::OPERATION).and(is_old()).and(owner().not_in_subquery(ids("operations")));
+        let is_unscheduled = is_kind(DelegationOwner::SCHEDULED_OPERATION)
+            .and(is_old())
+            .and(owner().not_in_subquery(ids("scheduled_operations")))
+            .and(owner().not_in_subquery(at_work));
         let mut select = Delegation::select();
         select
-            .and_where(Expr::col("created_at").lt(before.as_micros()))
-            .and_where(of_operation.or(of_scheduled))
+            .and_where(has_ended.or(is_gone).or(is_unscheduled))
             .order_by("created_at", Order::Asc)
             .limit(limit);
         self.rows("looking for delegations of what has ended", &select)
@@ -147,16 +152,6 @@ impl Store {
             .iter()
             .map(Delegation::read)
             .collect()
-    }
-
-    /// Returns whether a trust is noted for some owner.
-    ///
-    /// # Errors
-    /// [`Error::Database`].
-    pub async fn knows_trust(&self, trust: &str) -> Result<bool> {
-        let mut select = Delegation::select();
-        select.and_where(Expr::col("trust_id").eq(trust));
-        Ok(!self.rows("looking for a trust", &select).await?.is_empty())
     }
 }
 
