@@ -76,6 +76,7 @@ pub(crate) async fn a_call_makes_a_trigger_due_once(world: World) {
         project: project("p"),
         kind: "event".to_owned(),
         properties: Map::new(),
+        fault: None,
         next_at: None,
         created_at: at(1),
         updated_at: None,
