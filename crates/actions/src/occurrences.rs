@@ -27,7 +27,7 @@ impl Actions {
     /// Lists the occurrences of a scheduled operation, newest first, also after it was deleted.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::UnknownMarker`].
+    /// [`Error::Invalid`]; [`Error::NotFound`] where there is none and the scheduled operation is none of the caller's.
     pub async fn list_occurrences(
         &self,
         caller: &Caller,
@@ -45,7 +45,11 @@ impl Actions {
         };
         let Some(mut query) = query(caller, request, &rules)? else { return Ok(Page::empty()) };
         query.filters.push(Filter::Equals(OccurrenceColumn::Operation, operation.to_string().into()));
-        Ok(Page::cut(self.store().list_occurrences(&query).await?, request.limit))
+        let found = self.store().list_occurrences(&query).await?;
+        if found.is_empty() {
+            self.get_scheduled_operation(caller, operation).await?;
+        }
+        Ok(Page::cut(found, request.limit))
     }
 
     /// Runs a scheduled operation now, also a paused one: the occurrence is recorded, and started as soon as there is room.

@@ -301,28 +301,25 @@ fn schedules(routes: &mut Routes) {
                 scheduled_operations::delete,
             ),
     );
-    let path = "/v1/{project_id}/scheduled_operations/{id}";
     routes.address(
-        &format!("{path}/runs"),
-        Node::new().get(
-            Op::new(
-                "list-scheduled-operation-runs",
-                "List what was run, and what was not",
-                Page("runs", "Run"),
-            )
-            .filters(&["status", "reason", "origin"])
-            .since("1.2"),
-            scheduled_operations::runs,
-        ),
-    );
-    routes.address(
-        &format!("{path}/action"),
-        Node::new().post(
-            Op::new("run-scheduled-operation", "Run a scheduled operation now", One("run", "Run"))
-                .takes(Takes::One("run", "Nothing"))
+        "/v1/{project}/scheduled_operations/{id}/runs",
+        Node::new()
+            .get(
+                Op::new(
+                    "list-scheduled-operation-runs",
+                    "List what was run, and what was not",
+                    Page("runs", "Run"),
+                )
+                .filters(&["status", "reason", "origin"])
                 .since("1.2"),
-            scheduled_operations::act,
-        ),
+                scheduled_operations::runs,
+            )
+            .post(
+                Op::new("run-scheduled-operation", "Run a scheduled operation now", One("run", "Run"))
+                    .takes(Takes::One("run", "Nothing"))
+                    .since("1.2"),
+                scheduled_operations::run,
+            ),
     );
     routes.resource(
         "operation_logs",

@@ -74,7 +74,7 @@ pub(super) async fn update(mut call: Call) -> Answer {
     shown(&call, &call.actions().update_scheduled_operation(&call.caller, id, change).await?)
 }
 
-pub(super) async fn act(mut call: Call) -> Answer {
+pub(super) async fn run(mut call: Call) -> Answer {
     call.since(Microversion::V1_2)?;
     let operation: ScheduledOperationId = call.id(call.param("id"), "scheduled operation")?;
     call.envelope("run")?.done()?;

@@ -198,6 +198,15 @@ const ROUTES: &[Route] = &[
     route("GET", "/scheduled_operations", ""),
     route("GET", "/scheduled_operations/{id}", "scheduled"),
     route("GET", "/scheduled_operations/{id}/retention", "scheduled"),
+    route("GET", "/scheduled_operations/{id}/runs", "scheduled"),
+    Route {
+        body: |_| Some(json!({"run": {}})),
+        ..route("POST", "/scheduled_operations/{id}/runs", "scheduled")
+    },
+    Route {
+        body: |_| Some(json!({"scheduled_operation": {"name": "z"}})),
+        ..route("PUT", "/scheduled_operations/{id}", "scheduled")
+    },
     // The trigger is there, and fires at times: it has no address.
     Route { own: 400, ..route("PUT", "/triggers/{id}/address", "trigger") },
     Route {

@@ -127,7 +127,7 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
         }
         Command::Run { scheduled_operation } => {
             let found = client.find(PATH, "operations", what, &scheduled_operation).await?;
-            let path = format!("{PATH}/{}/action", id(&found));
+            let path = format!("{PATH}/{}/runs", id(&found));
             output.object(&client.post(&path, &json!({"run": {}})).await?["run"].take())
         }
         Command::Retention { scheduled_operation } => {

@@ -48,6 +48,7 @@ impl Evidence for NoEvidence {
 pub(super) struct World {
     pub(super) store: Store,
     pub(super) clock: Arc<AtomicI64>,
+    ids: Arc<AtomicU64>,
     pub(super) config: SchedulerConfig,
 }
 
@@ -56,7 +57,7 @@ impl World {
         let store = Store::open("sqlite::memory:", &StoreOptions::default()).await.expect("opened");
         store.migrate().await.expect("migrated");
         let config = SchedulerConfig { jitter_seconds: 0, ..SchedulerConfig::default() };
-        Self { store, clock: Arc::new(AtomicI64::new(START)), config }
+        Self { store, clock: Arc::new(AtomicI64::new(START)), ids: Arc::default(), config }
     }
 
     pub(super) fn set(&self, now: Instant) {
@@ -74,7 +75,7 @@ impl World {
         let mut registry = Registry::default();
         registry.add_provider(provider).expect("a provider");
         let clock = Arc::clone(&self.clock);
-        let next = AtomicU64::new(1);
+        let next = Arc::clone(&self.ids);
         Actions::new(Parts {
             store,
             registry: Arc::new(registry),
