@@ -182,7 +182,7 @@ def main():
         row = next(row for row in client.rows("service", "list") if row["Id"] == engine)
         expect((row["Status"], row["Disabled Reason"]) == ("disabled", "moving"), f"{row}")
         # The worker hears of it with its next sign of life; what is asked for after that waits.
-        wait_for("the worker to rest", lambda: "takes no operations" in service.log_tail(1000), 30)
+        wait_for("the worker to rest", lambda: "starts nothing" in service.log_tail(1000), 30)
         wish = {"checkpoint": {"plan_id": state["plan"]}}
         made = service.ask("POST", f"/providers/{NOOP}/checkpoints", wish)["checkpoint"]["id"]
 
