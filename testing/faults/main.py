@@ -298,10 +298,12 @@ class Faults:
             for known in ids:
                 hidden = hidden.replace(known, NOBODY)
             expect(own[0] == 404 and hidden == str(missing), f"{method} {path} answered {own}, and for nothing {missing}")
-        # A checkpoint of another project is refused as one, as ever; nothing is told of it.
+        # To old clients a checkpoint of another project is refused as one; from 1.2 on nothing tells that there is one.
+        old = {**theirs, "version": None}
         for method in ("GET", "DELETE"):
-            message = self.refused(403, "another project", method, f"{there}/{id}", **theirs)
+            message = self.refused(403, "another project", method, f"{there}/{id}", **old)
             expect(self.service.project not in message, message)
+            self.refused(404, f"checkpoint {id} does not exist", method, f"{there}/{id}", **theirs)
         for path in ("/plans", "/restores", "/operations", "/operation_logs", "/verifications", f"{there}?all_projects=true", there,
                      "/protectables/Host::Directory/instances", "/plans?all_tenants=1"):
             status, answer = self.call("GET", path, **theirs)
@@ -315,7 +317,8 @@ class Faults:
         ended = wait_for("it to fail", lambda: self.failed_checkpoint(theirs, f"{there}/{ended}"))
         expect("hello" not in str(ended) and str(self.data) not in str(ended), f"it tells {ended}")
         body = {"restore": {"provider_id": self.provider, "checkpoint_id": id, "parameters": {}}}
-        self.refused(403, "another project", "POST", "/restores", body, **theirs)
+        self.refused(403, "another project", "POST", "/restores", body, **old)
+        self.refused(404, f"checkpoint {id} does not exist", "POST", "/restores", body, **theirs)
         body = {"checkpoint": {"plan_id": plan}}
         self.refused(404, plan, "POST", there, body, **theirs)
         # Their token is for their project alone.
