@@ -5,6 +5,7 @@
 
 mod places;
 pub(crate) mod plugin;
+mod saved;
 pub(crate) mod work;
 
 use std::sync::Arc;

@@ -10,14 +10,15 @@ use async_trait::async_trait;
 use karbor_openstack_client::glance::{Glance, Image};
 use karbor_openstack_client::{Service, ServiceType, Session};
 use karbor_plugin::{
-    Description, Error, ErrorKind, Finding, Hook, LedgerEntry, OperationKind, Outcome, PlannedEffect,
-    Protection, Purpose, Resource, ResourceKey, ResourceType, Restored, Result, Schemas, Severity, Task,
+    Description, Error, ErrorKind, Hook, LedgerEntry, OperationKind, Outcome, PlannedEffect, Protection,
+    Purpose, Resource, ResourceKey, ResourceType, Restored, Result, Schemas, Task,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::Doing;
 use crate::image::places::Replaced;
+use crate::image::saved::{Saved, document, finish, saved};
 use crate::image::{parts, work};
 use crate::made::{Made, SCAFFOLD_KEY, TAG_KEY};
 use crate::poll::{Patience, Reached, reached};
@@ -32,20 +33,6 @@ const STREAM: &str = "data";
 
 /// The version in which Nova answers with the id of a server's image.
 const NOVA: &str = "2.45";
-/// What Nova says of the server in an image that it took of it: true of that server only.
-const OF_SERVER: &[&str] = &[
-    "base_image_ref",
-    "boot_roles",
-    "image_location",
-    "image_state",
-    "image_type",
-    "instance_uuid",
-    "owner_id",
-    "owner_project_name",
-    "owner_user_name",
-    "user_id",
-];
-
 /// What a provider sets.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -64,30 +51,6 @@ impl Default for Settings {
         let Patience { poll_interval, wait_limit } = Patience::default();
         Self { poll_interval, wait_limit, enable_server_snapshot: true, _object_size: None }
     }
-}
-
-/// What is remembered of an image.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Saved {
-    format: u32,
-    id: String,
-    name: String,
-    disk_format: Option<String>,
-    container_format: Option<String>,
-    size_bytes: u64,
-    min_disk: u64,
-    min_ram: u64,
-    visibility: String,
-    protected: bool,
-    hidden: bool,
-    tags: Vec<String>,
-    properties: Map<String, Value>,
-    members: Vec<String>,
-    /// The server whose disk it is.
-    server_id: Option<String>,
-    /// Glance's digest of the bytes.
-    #[serde(default)]
-    digest: Option<String>,
 }
 
 /// What one hook leaves for the next.
@@ -492,91 +455,6 @@ async fn look_at(nova: &Service, server: &str) -> Result<Row> {
     }
     let answer: std::result::Result<Answer, _> = nova.get(Service::path(&["servers", server])).await;
     Ok(answer.doing(|| format!("looking at server {server}"))?.server)
-}
-
-fn saved(
-    image: &Image,
-    name: String,
-    size_bytes: u64,
-    members: Vec<String>,
-    server: Option<String>,
-) -> Saved {
-    let mut properties = image.properties();
-    properties.retain(|key, _| key != TAG_KEY && key != SCAFFOLD_KEY);
-    if server.is_some() {
-        properties.retain(|key, _| !OF_SERVER.contains(&key.as_str()));
-    }
-    Saved {
-        format: frame::RECORD_FORMAT,
-        id: image.id.clone(),
-        name,
-        disk_format: image.disk_format.clone(),
-        container_format: image.container_format.clone(),
-        size_bytes,
-        min_disk: image.min_disk,
-        min_ram: image.min_ram,
-        visibility: image.visibility.clone(),
-        protected: image.protected && server.is_none(),
-        hidden: image.os_hidden,
-        tags: image.tags.clone(),
-        properties,
-        members,
-        server_id: server,
-        digest: image.os_hash_value.clone(),
-    }
-}
-
-/// Returns the new image as Glance is told to make it: private, until its bytes are whole.
-fn document(saved: &Saved, name: &str) -> Map<String, Value> {
-    let mut document = saved.properties.clone();
-    let own = [
-        ("name", json!(name)),
-        ("disk_format", json!(saved.disk_format)),
-        ("container_format", json!(saved.container_format)),
-        ("min_disk", json!(saved.min_disk)),
-        ("min_ram", json!(saved.min_ram)),
-        ("tags", json!(saved.tags)),
-        ("visibility", json!("private")),
-    ];
-    document.extend(own.map(|(key, value)| (key.to_owned(), value)));
-    document
-}
-
-/// Gives a whole image what the original had beside its bytes.
-async fn finish(glance: &Glance, saved: &Saved, id: &str) -> Result<Vec<Finding>> {
-    let doing = || format!("finishing image {id}");
-    let mut findings = Vec::new();
-    let there = glance.image(id).await.doing(doing)?;
-    if there.visibility != saved.visibility && !saved.visibility.is_empty() {
-        let open = Map::from_iter([("visibility".to_owned(), json!(saved.visibility))]);
-        if let Err(err) = glance.set(id, &open).await {
-            // What an administrator gave to all, the tenant may not.
-            let text = format!(
-                "the original was {} and the new image is {}: {}",
-                saved.visibility,
-                there.visibility,
-                err.reason()
-            );
-            findings.push(frame::warning(id, text));
-        }
-    }
-    for member in &saved.members {
-        if let Err(err) = glance.add_member(id, member).await {
-            let text = format!("it could not be shared with project {member} again: {}", err.reason());
-            findings.push(Finding { severity: Severity::Warning, subject: id.to_owned(), message: text });
-        }
-    }
-    let mut last = Map::new();
-    if saved.hidden != there.os_hidden {
-        last.insert("os_hidden".to_owned(), json!(saved.hidden));
-    }
-    if saved.protected != there.protected {
-        last.insert("protected".to_owned(), json!(saved.protected));
-    }
-    if !last.is_empty() {
-        glance.set(id, &last).await.doing(doing)?;
-    }
-    Ok(findings)
 }
 
 async fn verify(task: &Task) -> Result<Outcome> {
