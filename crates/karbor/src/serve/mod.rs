@@ -5,6 +5,7 @@
 
 mod accounts;
 mod banks;
+mod clock;
 mod config;
 mod declared;
 mod delegations;
@@ -17,7 +18,7 @@ mod report;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -32,7 +33,7 @@ use karbor_plugins_host::{Host, HostOptions};
 use karbor_plugins_openstack::{OpenStack, OpenStackOptions};
 use karbor_scheduler::{Firing, Scheduler};
 use karbor_store::{Limit, QuotaDefaults, Quotas, Store, StoreOptions};
-use karbor_types::{Instant, ResourceType};
+use karbor_types::ResourceType;
 use karbor_worker::{Dependencies, Worker};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +43,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use banks::ServiceBanks;
+pub(crate) use clock::now;
 pub(crate) use config::Config;
 use config::{IdentityKind, PluginConfig, PluginName};
 use declared::Declared;
@@ -416,23 +418,6 @@ fn owner() -> String {
 fn host_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if host.trim().is_empty() { "localhost".to_owned() } else { host.trim().to_owned() }
-}
-
-pub(crate) fn now() -> Instant {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
-    #[cfg(feature = "failpoints")]
-    let now = now.plus_seconds(moved_seconds());
-    now
-}
-
-/// By how much tests have moved the clock: the number of seconds in the file that `KARBOR_CLOCK_FILE` names.
-#[cfg(feature = "failpoints")]
-fn moved_seconds() -> i64 {
-    static FILE: std::sync::LazyLock<Option<std::ffi::OsString>> =
-        std::sync::LazyLock::new(|| std::env::var_os("KARBOR_CLOCK_FILE"));
-    let text = FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
-    text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 fn start_log(format: LogFormat) -> Result<()> {
