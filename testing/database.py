@@ -1,12 +1,14 @@
 """A PostgreSQL or MariaDB of a test's own, stopped by process id."""
 
+import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
-from service import wait_for
+from service import Failed, wait_for
 
 
 class Server:
@@ -20,24 +22,30 @@ class Server:
             place.chmod(0o755)
         if os.geteuid() == 0:
             shutil.chown(home, self.user, self.user)
-        log = open(home.parent / "server.log", "ab")
         data = home / "data"
         if kind == "postgres":
             tools = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
             self.call(tools / "initdb", "-D", data, "-U", "karbor", "-A", "trust", "-E", "UTF8", "--locale=C")
-            command = [tools / "postgres", "-D", data, "-k", home, "-c", "listen_addresses="]
+            self.command = [tools / "postgres", "-D", data, "-k", home, "-c", "listen_addresses="]
             self.url = f"postgres://karbor@localhost/postgres?host={home}"
-            ready = [tools / "pg_isready", "-q", "-h", home]
+            self.ready = [tools / "pg_isready", "-q", "-h", home]
         else:
             self.call("mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db",
                       f"--datadir={data}")
             socket = home / "server.sock"
-            command = ["/usr/sbin/mariadbd", "--no-defaults", f"--datadir={data}", f"--socket={socket}", "--skip-networking",
-                       "--skip-log-bin", "--innodb-flush-log-at-trx-commit=1", f"--pid-file={home}/server.pid"]
+            self.command = ["/usr/sbin/mariadbd", "--no-defaults", f"--datadir={data}", f"--socket={socket}", "--skip-networking",
+                            "--skip-log-bin", "--innodb-flush-log-at-trx-commit=1", f"--pid-file={home}/server.pid"]
             self.url = f"mariadb://root@localhost/karbor?socket={socket}"
-            ready = ["mariadb", "--no-defaults", f"--socket={socket}", "-u", "root", "-e", "CREATE DATABASE IF NOT EXISTS karbor"]
-        self.process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, cwd="/", start_new_session=True, **self.who())
-        wait_for(f"{kind} to answer", lambda: subprocess.run(list(map(str, ready)), capture_output=True).returncode == 0, 60)
+            self.ready = ["mariadb", "--no-defaults", f"--socket={socket}", "-u", "root", "-e", "CREATE DATABASE IF NOT EXISTS karbor"]
+        self.start()
+
+    def start(self):
+        """Starts the server, and waits until it answers."""
+        with open(self.home.parent / "server.log", "ab") as log:
+            self.process = subprocess.Popen(list(map(str, self.command)), stdout=log, stderr=log, cwd="/", start_new_session=True,
+                                            **self.who())
+        ready = list(map(str, self.ready))
+        wait_for(f"{self.kind} to answer", lambda: subprocess.run(ready, capture_output=True).returncode == 0, 60)
 
     def who(self):
         if os.geteuid() != 0:
@@ -51,3 +59,17 @@ class Server:
     def stop(self):
         self.process.terminate()
         self.process.wait(60)
+
+    def break_off(self):
+        """Ends PostgreSQL at once, as `pg_ctl stop -m immediate` does: clients lose their connections, nothing is written."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(60)
+
+    def rows(self, query):
+        """Returns what PostgreSQL answers to a query, as a list of dictionaries."""
+        words = ["psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h", self.home, "-U", "karbor", "-d", "postgres",
+                 "-c", f"SELECT coalesce(json_agg(found), '[]') FROM ({query}) AS found"]
+        done = subprocess.run(list(map(str, words)), text=True, capture_output=True)
+        if done.returncode:
+            raise Failed(f"psql failed: {done.stderr.strip()}")
+        return json.loads(done.stdout)

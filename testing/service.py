@@ -41,13 +41,23 @@ def run_cases(cases):
 
 
 class Service:
-    def __init__(self, binary, state, config=""):
+    def __init__(self, binary, state, config="", environment=None):
         self.binary, self.state, self.process = str(binary), Path(state), None
+        self.environment = environment or {}
         self.state.mkdir(parents=True, exist_ok=True)
         (self.state / "karbor.toml").write_text(config)
 
     def start(self, crash_at=None):
+        """Starts it, and waits until it answers."""
+        self.spawn(crash_at)
+        wait_for("the service to start", lambda: self.process.poll() is not None or self.healthy(), 180)
+        if self.process.poll() is not None and not crash_at:
+            raise Failed("the service did not start:\n" + self.log_tail())
+
+    def spawn(self, crash_at=None):
+        """Starts it, and does not wait."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("OS_", "KARBOR_"))}
+        environment.update(self.environment)
         if crash_at:
             environment["KARBOR_CRASH_AT"] = crash_at
         with open(self.state / "karbor.log", "ab") as log:
@@ -55,9 +65,6 @@ class Service:
             self.process = subprocess.Popen(
                 self.command(words),
                 stdout=log, stderr=log, env=environment, start_new_session=True)
-        wait_for("the service to start", lambda: self.process.poll() is not None or self.healthy(), 180)
-        if self.process.poll() is not None and not crash_at:
-            raise Failed("the service did not start:\n" + self.log_tail())
 
     def command(self, words):
         """Returns what is run to start the service."""
