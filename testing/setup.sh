@@ -27,3 +27,14 @@ need_cargo() {
   command -v cargo >/dev/null || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH="$HOME/.cargo/bin:$PATH"
   command -v cargo >/dev/null || die "no Rust toolchain: install one (https://rustup.rs) and run this again"
 }
+
+# need_karborclient: makes sure of the old client's shell, and says where it is in $karborclient.
+need_karborclient() {
+  local venv="$CARGO_TARGET_DIR/venv-karborclient"
+  if [ ! -x "$venv/bin/karbor" ]; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check python-karborclient==2.1.0 setuptools==65.5.0
+  fi
+  karborclient="$venv/bin/karbor"
+}

@@ -7,44 +7,16 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from service import Failed, Service, run_cases, wait_for  # noqa: E402
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from service import Service, run_cases, wait_for  # noqa: E402
+from shell import Client, expect  # noqa: E402
 
 CONFIG = "[worker]\npoll-milliseconds = 100\nsweep-delay-seconds = 0\n"
-
-
-class Client:
-    def __init__(self, program, service):
-        self.program, self.service = program, service
-
-    def run(self, *words, check=True):
-        connection = self.service.connection()
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("OS_", "KARBOR_"))}
-        command = [self.program, "--os-no-client-auth", "--karbor-url", connection["url"],
-                   "--os-auth-token", connection["token"], *map(str, words)]
-        done = subprocess.run(command, text=True, capture_output=True, env=environment)
-        if check and done.returncode:
-            raise Failed(f"{' '.join(map(str, words))}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout if check else done
-
-    def table(self, *words):
-        """Returns the rows of the table that a command prints, as lists of cells."""
-        rows = [line for line in self.run(*words).splitlines() if line.startswith("|")]
-        return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-
-    def fields(self, *words):
-        """Returns a two-column table as a mapping."""
-        return {row[0]: row[1] for row in self.table(*words)[1:] if len(row) >= 2}
-
-
-def expect(condition, what):
-    if not condition:
-        raise Failed(what)
 
 
 def main():
