@@ -227,7 +227,13 @@ impl Scheduler {
     }
 }
 
+/// Decides that an occurrence is not started, or not again: who was started and failed is no one who was skipped.
 fn passed(one: &Occurrence, reason: OccurrenceReason, detail: &str) -> Verdict {
+    if one.reason == Some(OccurrenceReason::OperationFailed) {
+        let before = one.detail.as_deref().unwrap_or("the operation failed");
+        let detail = format!("{before}; it was not tried again: {detail}");
+        return verdict(one, OccurrenceEvent::Failed, one.reason, &detail);
+    }
     verdict(one, OccurrenceEvent::Passed, Some(reason), detail)
 }
 

@@ -84,6 +84,21 @@ async fn a_failure_is_tried_again_inside_the_window_only() {
 }
 
 #[tokio::test]
+async fn what_failed_and_finds_no_time_to_be_tried_again_has_failed() {
+    let (world, mut scheduler) = daily(|_| {}).await;
+    world.set(at(ONE));
+    rounds(&mut scheduler).await;
+    assert!(work(&world, false).await);
+    rounds(&mut scheduler).await;
+    world.set(at(2 * ONE));
+    rounds(&mut scheduler).await;
+    let one = occurrences(&world).await.remove(0);
+    assert_eq!((one.state, one.reason), (OccurrenceState::Failed, Some(OccurrenceReason::OperationFailed)));
+    let detail = "the volume is gone; it was not tried again: there was no room inside its window";
+    assert_eq!(one.detail.as_deref(), Some(detail));
+}
+
+#[tokio::test]
 async fn what_was_missed_is_recorded_and_the_last_one_caught_up() {
     for (rule, last) in
         [(CatchUp::RunOnce, OccurrenceState::Started), (CatchUp::Skip, OccurrenceState::Skipped)]
