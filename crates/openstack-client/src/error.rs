@@ -39,6 +39,8 @@ pub enum ErrorKind {
     QuotaExceeded,
     /// The credentials were not accepted: wrong, expired or revoked.
     Unauthenticated,
+    /// The trust by which we act is gone, or its giver may not do any more what it lets us do.
+    Revoked,
     /// The credentials do not allow this.
     Denied,
     /// The service cannot be reached or cannot answer now.

@@ -97,7 +97,8 @@ impl Session {
     /// Logs in.
     ///
     /// # Errors
-    /// [`ErrorKind::Unauthenticated`] if the credentials are not accepted, or Keystone cannot be asked.
+    /// [`ErrorKind::Unauthenticated`] if the credentials are not accepted; [`ErrorKind::Revoked`] if the trust is gone;
+    /// or Keystone cannot be asked.
     pub async fn open(cloud: &Cloud, login: Login) -> Result<Self> {
         let patience = match login {
             Login::Token(_) => cloud.settings().patience.min(ATTENDED_PATIENCE),
@@ -246,10 +247,10 @@ async fn log_in(cloud: &Cloud, login: &Login, patience: Duration) -> Result<(Tok
         let started = Instant::now();
         match log_in_once(cloud, login).await {
             Ok((secret, document)) => return Ok(understood(secret, document, started, login)),
-            Err(Failure::Final(error) | Failure::Stale(error)) => return Err(as_login(error)),
+            Err(Failure::Final(error) | Failure::Stale(error)) => return Err(as_login(login, error)),
             Err(Failure::Again { error, asked }) => {
                 if !attempts.pause(asked).await {
-                    return Err(as_login(error));
+                    return Err(as_login(login, error));
                 }
             }
         }
@@ -298,8 +299,12 @@ async fn log_in_once(cloud: &Cloud, login: &Login) -> Result<(SecretString, Docu
 
 /// Turns a failure into one of logging in: what is not found there is a user, a project or a trust of ours, never what
 /// the caller asked for.
-fn as_login(error: Error) -> Error {
+fn as_login(login: &Login, error: Error) -> Error {
     match error.kind() {
+        // Our own user and password are never missing: they are not accepted.
+        ErrorKind::NotFound | ErrorKind::Denied if matches!(login, Login::Trust { .. }) => {
+            error.with_kind(ErrorKind::Revoked)
+        }
         ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Conflict => {
             error.with_kind(ErrorKind::Unauthenticated)
         }

@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Conflict,
     /// The source or the target refuses us: wrong password, missing permission.
     Denied,
+    /// The right that the caller gave for this was taken back.
+    Revoked,
     /// It cannot be reached now; the same call may succeed later.
     Unavailable,
     /// The source changed while it was read, so what was read is not one state of it.
@@ -52,6 +54,7 @@ impl ErrorKind {
             Self::Invalid => "invalid",
             Self::Conflict => "conflict",
             Self::Denied => "denied",
+            Self::Revoked => karbor_types::REVOKED,
             Self::Unavailable => "unavailable",
             Self::Changed => "changed",
             Self::NoSpace => "no_space",

@@ -1,10 +1,10 @@
 //! What becomes of what was started, and retention after it went well.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use karbor_store::{Occurrence, StartedOperation, Verdict};
 use karbor_types::{
-    Instant, OccurrenceEvent, OccurrenceId, OccurrenceReason, OccurrenceState, OperationState,
+    Instant, OccurrenceEvent, OccurrenceId, OccurrenceReason, OccurrenceState, OperationId, OperationState,
     ScheduledOperationId,
 };
 use tracing::warn;
@@ -36,13 +36,15 @@ impl Scheduler {
                 started.entry(operation.occurrence).or_default().push(operation);
             }
             let rules = self.rules_of_failed(&ended, &started).await?;
+            let revoked = self.revoked(&started).await?;
             let mut verdicts = Vec::new();
             let mut unfinished = Vec::new();
             for one in &ended {
                 let mut operations = started.remove(&one.id).unwrap_or_default();
                 operations.retain(|operation| operation.attempt == one.attempt);
                 let retries = rules.get(&one.operation).copied().unwrap_or(self.config.retries);
-                match outcome(one, &operations, (&self.config, retries), now) {
+                let is_revoked = operations.iter().any(|operation| revoked.contains(&operation.id));
+                match outcome(one, &operations, (&self.config, retries, is_revoked), now) {
                     Some(verdict) => verdicts.push(verdict),
                     None => unfinished.push(one.clone()),
                 }
@@ -76,6 +78,17 @@ impl Scheduler {
         Ok(operations.iter().filter_map(|one| Some((one.id, one.rules.retries?))).collect())
     }
 
+    /// Returns those of the operations for which the right by which they act was taken back.
+    async fn revoked(
+        &self,
+        started: &HashMap<OccurrenceId, Vec<StartedOperation>>,
+    ) -> Result<HashSet<OperationId>> {
+        let failed = started.values().flatten().filter(|operation| operation.state == OperationState::Failed);
+        let failed: Vec<OperationId> = failed.map(|operation| operation.id).collect();
+        let revoked = self.parts.store.revoked_operations(&failed).await;
+        revoked.map_err(while_doing("looking why operations failed"))
+    }
+
     /// Applies retention where it is due.
     pub(crate) async fn retain(&self, round: &mut Round) -> Result<()> {
         let now = self.now();
@@ -106,7 +119,7 @@ impl Scheduler {
 fn outcome(
     one: &Occurrence,
     operations: &[StartedOperation],
-    (config, retries): (&SchedulerConfig, u32),
+    (config, retries, is_revoked): (&SchedulerConfig, u32, bool),
     now: Instant,
 ) -> Option<Verdict> {
     if operations.iter().any(|operation| !operation.state.is_final()) {
@@ -129,6 +142,10 @@ fn outcome(
         return Some(done);
     };
     let detail = broken.reason.as_deref().unwrap_or("the operation failed");
+    if is_revoked {
+        // Trying again would find no more right than before.
+        return failed(OccurrenceReason::TrustRevoked, detail);
+    }
     let doublings = one.attempt.saturating_sub(1).min(16);
     let pause = (i64::from(config.retry_seconds.get()) << doublings).min(LONGEST_PAUSE_SECONDS);
     let again = now.plus_seconds(pause);

@@ -24,7 +24,7 @@ pub use metadata::{CheckpointMetadata, MetadataError, PlanRecord, PluginRecord, 
 pub use occurrence::{CatchUp, OccurrenceEvent, OccurrenceReason, OccurrenceState};
 pub use parameters::{Parameters, ParametersError};
 pub use progress::Progress;
-pub use request::{CopySource, OperationRequest, Thoroughness};
+pub use request::{CopySource, FAILURE, OperationRequest, REVOKED, Thoroughness};
 pub use resource::{Graph, GraphError, PackedGraph, Resource, ResourceKey, ResourceType};
 pub use retention::{
     ExpiredBecause, Generation, Generations, KeptBecause, Retention, RetentionCandidate, RetentionError,

@@ -1,8 +1,15 @@
-//! What an operation is asked to do: the `request` of its row, written by the actions and read by the worker.
+//! What an operation is asked to do: the `request` of its row, written by the actions and read by the worker; and the word
+//! in its `result` that tells why it failed.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{CheckpointId, Parameters, ProviderId};
+
+/// The member of a failed operation's result that says in one word why it failed.
+pub const FAILURE: &str = "failure";
+
+/// The word for it when the right that the caller gave was taken back.
+pub const REVOKED: &str = "revoked";
 
 /// The request of an operation. What a kind has no use for is left at its default.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use karbor_plugin::{Access, Context, ErrorKind, Provider};
 use karbor_store::{Finish, Operation, SubjectChange};
 use karbor_types::{
-    CheckpointEvent, Epoch, Instant, OperationKind, OperationRequest, OperationState, ProviderId, RunEvent,
+    CheckpointEvent, Epoch, FAILURE, Instant, OperationKind, OperationRequest, OperationState, ProviderId,
+    RunEvent,
 };
 use karbor_vault::{Account, SessionId};
 use serde_json::{Value, json};
@@ -182,6 +183,7 @@ impl Attempt {
         let (id, kind) = (self.operation.id, self.operation.kind);
         let reason = failure.as_ref().map(Failure::text);
         let counted = failure.clone();
+        let result = with_failure(result, failure.as_ref());
         let mut finish =
             Finish { state, reason, result, subject: because(subject, failure), extra_info: Value::Null };
         let claim = &self.lease.claim;
@@ -342,6 +344,18 @@ impl Attempt {
             Failure::new(ErrorKind::Invalid, text)
         })
     }
+}
+
+/// Adds to a result why the operation failed, in one word that others can decide on.
+fn with_failure(mut result: Value, failure: Option<&Failure>) -> Value {
+    let Some(failure) = failure else { return result };
+    if result.is_null() {
+        result = json!({});
+    }
+    if let Some(members) = result.as_object_mut() {
+        members.insert(FAILURE.to_owned(), json!(failure.kind));
+    }
+    result
 }
 
 /// Writes the reason into what becomes of the row.

@@ -149,7 +149,7 @@ impl Trusts {
             },
             Err(error) => error,
         };
-        if !matches!(refused.kind(), ErrorKind::Unauthenticated | ErrorKind::Denied) {
+        if !matches!(refused.kind(), ErrorKind::Unauthenticated | ErrorKind::Revoked | ErrorKind::Denied) {
             return Err(refused);
         }
         // It is gone, or who gave it has lost what it needs. An administrator may delete it even so.

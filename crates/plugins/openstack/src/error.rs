@@ -23,6 +23,10 @@ pub(crate) fn translate(doing: &str, err: client::Error) -> Error {
         Kind::Conflict => (ErrorKind::Conflict, ""),
         Kind::QuotaExceeded => (ErrorKind::NoSpace, "; free some of the project's quota or have it raised"),
         Kind::Unauthenticated => (ErrorKind::Denied, "; the credentials are not accepted any more"),
+        Kind::Revoked => (
+            ErrorKind::Revoked,
+            "; the right to act for the project was taken back: ask, or schedule it, anew",
+        ),
         Kind::Denied => (ErrorKind::Denied, "; the project's role does not allow it"),
         Kind::Unavailable | Kind::Timeout => (ErrorKind::Unavailable, ""),
         Kind::Invalid => (ErrorKind::Invalid, ""),

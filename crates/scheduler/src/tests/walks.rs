@@ -99,6 +99,24 @@ async fn what_failed_and_finds_no_time_to_be_tried_again_has_failed() {
 }
 
 #[tokio::test]
+async fn a_right_that_was_taken_back_fails_its_run_at_once_and_no_other() {
+    let (world, mut scheduler) = daily(|_| {}).await;
+    world.add_operation(operation(4, 2, 1, "p")).await;
+    world.set(at(ONE));
+    rounds(&mut scheduler).await;
+    let result = json!({"failure": karbor_plugin::ErrorKind::Revoked});
+    assert!(World::end(&world.store, world.now(), false, result).await.expect("worked"));
+    assert!(work(&world, true).await);
+    rounds(&mut scheduler).await;
+    let found = occurrences(&world).await;
+    let ends: std::collections::BTreeSet<_> = found.iter().map(|one| (one.state, one.reason)).collect();
+    let revoked = (OccurrenceState::Failed, Some(OccurrenceReason::TrustRevoked));
+    assert_eq!(ends, [(OccurrenceState::Succeeded, None), revoked].into());
+    let failed = found.iter().find(|one| one.state == OccurrenceState::Failed).expect("one failed");
+    assert_eq!((failed.attempt, failed.detail.as_deref()), (1, Some("the volume is gone")));
+}
+
+#[tokio::test]
 async fn what_was_missed_is_recorded_and_the_last_one_caught_up() {
     for (rule, last) in
         [(CatchUp::RunOnce, OccurrenceState::Started), (CatchUp::Skip, OccurrenceState::Skipped)]

@@ -155,6 +155,16 @@ impl World {
 
     /// Takes what a worker takes, and ends it; returns whether there was something.
     pub(super) async fn work(store: &Store, now: Instant, goes_well: bool) -> karbor_store::Result<bool> {
+        Self::end(store, now, goes_well, Value::Null).await
+    }
+
+    /// Takes what a worker takes, and ends it with a result; returns whether there was something.
+    pub(super) async fn end(
+        store: &Store,
+        now: Instant,
+        goes_well: bool,
+        result: Value,
+    ) -> karbor_store::Result<bool> {
         let options = ClaimOptions {
             owner: "w".to_owned(),
             kinds: OperationKind::ALL.to_vec(),
@@ -172,7 +182,7 @@ impl World {
         let finish = Finish {
             state: if goes_well { OperationState::Succeeded } else { OperationState::Failed },
             reason: (!goes_well).then(|| "the volume is gone".to_owned()),
-            result: Value::Null,
+            result,
             extra_info: Value::Null,
             subject: SubjectChange::Checkpoint(change),
         };

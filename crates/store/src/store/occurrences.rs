@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, HashSet};
 
 use karbor_types::{
-    Instant, OccurrenceEvent, OccurrenceId, OccurrenceState, ProjectId, ProviderId, ScheduledOperationId,
+    FAILURE, Instant, OccurrenceEvent, OccurrenceId, OccurrenceState, OperationId, ProjectId, ProviderId,
+    REVOKED, ScheduledOperationId,
 };
 use sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement, UpdateStatement};
+use serde_json::Value;
 
 use crate::sql::{Row, Table};
 use crate::store::transaction::transaction;
@@ -221,6 +223,25 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
+    /// Returns those of the operations that failed because the right by which they act was taken back.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Database`].
+    pub async fn revoked_operations(&self, operations: &[OperationId]) -> Result<HashSet<OperationId>> {
+        let mut revoked = HashSet::new();
+        // Results tell of each resource: few at a time.
+        for some in operations.chunks(20) {
+            let rows = self.rows("looking why operations failed", &results(some)).await?;
+            for row in rows {
+                let result: Value = row.optional_json("result")?;
+                if result.get(FAILURE).and_then(Value::as_str) == Some(REVOKED) {
+                    revoked.insert(row.parsed("id")?);
+                }
+            }
+        }
+        Ok(revoked)
+    }
+
     /// Writes down what is decided about occurrences; returns how many of the verdicts were not void.
     ///
     /// # Errors
@@ -384,6 +405,12 @@ pub(crate) fn started_operations(occurrences: &[OccurrenceId]) -> SelectStatemen
     select.columns(["occurrence_id", "occurrence_attempt", "id", "state", "checkpoint_id", "reason"]);
     select.from(Operation::TABLE);
     select.and_where(Expr::col("occurrence_id").is_in(occurrences.iter().map(OccurrenceId::to_string))).take()
+}
+
+fn results(operations: &[OperationId]) -> SelectStatement {
+    let mut select = Query::select();
+    select.columns(["id", "result"]).from(Operation::TABLE);
+    select.and_where(Expr::col("id").is_in(operations.iter().map(OperationId::to_string))).take()
 }
 
 pub(crate) fn ended_before(before: Instant, limit: u32) -> SelectStatement {
