@@ -17,6 +17,9 @@ use crate::{Actions, Caller, Error, ListRequest, Page, Result};
 /// What is said of who made a checkpoint, unless its maker says otherwise.
 const CREATED_BY: &str = "manual";
 
+/// What the operation engine tells of the checkpoints that it makes; retention goes by it, so nobody else may.
+pub(crate) const SCHEDULED_OPERATION: &str = "scheduled_operation_id";
+
 /// A checkpoint that somebody wants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewCheckpointRequest {
@@ -62,6 +65,12 @@ impl Actions {
         request: NewCheckpointRequest,
     ) -> Result<Checkpoint> {
         self.allow(caller, "provider:checkpoint_create")?;
+        if request.extra_info.contains_key(SCHEDULED_OPERATION) {
+            return Err(Error::invalid(format!(
+                "checkpoint.extra_info.{SCHEDULED_OPERATION} is told by the operation engine alone; leave it out, or run \
+                 the scheduled operation"
+            )));
+        }
         let plan = self.usable_plan(caller, request.plan).await?;
         if request.provider != plan.provider.to_string() {
             return Err(Error::invalid(format!(

@@ -8,6 +8,7 @@ use karbor_types::{
 };
 use serde_json::Value;
 
+use crate::checkpoints::SCHEDULED_OPERATION;
 use crate::{Actions, Caller, Error, Result};
 
 /// How many checkpoints are read at once.
@@ -101,5 +102,5 @@ pub(crate) fn plan_of(operation: &ScheduledOperation) -> Option<PlanId> {
 
 /// Returns the scheduled operation that made a checkpoint; nothing for one made by hand.
 pub(crate) fn maker(checkpoint: &Checkpoint) -> Option<ScheduledOperationId> {
-    checkpoint.extra_info.get("scheduled_operation_id")?.as_str()?.parse().ok()
+    checkpoint.extra_info.get(SCHEDULED_OPERATION)?.as_str()?.parse().ok()
 }

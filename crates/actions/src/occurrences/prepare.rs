@@ -12,6 +12,7 @@ use karbor_types::{
 };
 use serde_json::{Map, Value};
 
+use crate::checkpoints::SCHEDULED_OPERATION;
 use crate::occurrences::wrong;
 use crate::{
     Actions, Caller, CopyRequest, Error, Kind, NewRestoreRequest, NewVerificationRequest, Principal, Result,
@@ -234,7 +235,7 @@ fn of(occurrence: &Occurrence, operation: NewOperation) -> NewOperation {
 fn extra_info(occurrence: &Occurrence) -> Map<String, Value> {
     Map::from_iter([
         ("created_by".to_owned(), Value::from("operation-engine")),
-        ("scheduled_operation_id".to_owned(), Value::from(occurrence.operation.to_string())),
+        (SCHEDULED_OPERATION.to_owned(), Value::from(occurrence.operation.to_string())),
         ("trigger_id".to_owned(), Value::from(occurrence.trigger.to_string())),
         ("occurrence".to_owned(), Value::from(occurrence.at.to_string())),
     ])

@@ -73,6 +73,9 @@ async fn a_checkpoint_is_shown_as_ever() {
         (json!({"plan_id": plan, "extra-info": null}), 200),
         (json!({"plan_id": plan, "extra_info": {"a": "b"}}), 200),
         (json!({"plan_id": plan, "extra_info": {"a": null}}), 400),
+        // Retention goes by it: whoever could write it could have others' checkpoints counted, or their own deleted.
+        (json!({"plan_id": plan, "extra_info": {"scheduled_operation_id": VOLUME}}), 400),
+        (json!({"plan_id": plan, "extra-info": {"scheduled_operation_id": VOLUME}}), 400),
         (json!({"plan_id": plan, "extra-info": {}, "extra_info": {}}), 400),
         (json!({"plan_id": plan, "extra_info": [1]}), 400),
         (json!({"plan_id": plan, "colour": 1}), 400),
