@@ -103,16 +103,37 @@ impl Actions {
     }
 
     /// Makes the operation with which [`Actions::dry_run_restore`] finds out.
-    pub(crate) async fn dry_run_to_make(
+    async fn dry_run_to_make(
         &self,
         caller: &Caller,
         request: &NewRestoreRequest,
         id: OperationId,
     ) -> Result<(NewOperation, Parameters)> {
+        self.trial_to_make(caller, request, id, OperationRequest::default()).await
+    }
+
+    /// Makes an operation that finds out whether a restore would succeed, and fails if not.
+    pub(crate) async fn restore_test_to_make(
+        &self,
+        caller: &Caller,
+        request: &NewRestoreRequest,
+        id: OperationId,
+    ) -> Result<(NewOperation, Parameters)> {
+        let test = OperationRequest { test: true, ..OperationRequest::default() };
+        self.trial_to_make(caller, request, id, test).await
+    }
+
+    /// Makes the operation of a restore that restores nothing.
+    async fn trial_to_make(
+        &self,
+        caller: &Caller,
+        request: &NewRestoreRequest,
+        id: OperationId,
+        wish: OperationRequest,
+    ) -> Result<(NewOperation, Parameters)> {
         self.allow(caller, "restore:create")?;
         let (checkpoint, parameters) = self.check_restore(caller, request).await?;
-        let wish =
-            OperationRequest { parameters: parameters.clone(), dry_run: true, ..OperationRequest::default() };
+        let wish = OperationRequest { parameters: parameters.clone(), dry_run: true, ..wish };
         let operation = NewOperation {
             checkpoint: Some(checkpoint.id),
             provider: Some(request.provider),

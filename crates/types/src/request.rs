@@ -25,6 +25,9 @@ pub struct OperationRequest {
     /// `restore` is `None`, and what it found is its result.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// Restore, with `dry_run`: a test, which fails if the restore would, and reads all that would be restored.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub test: bool,
     /// Verify: how much is read.
     #[serde(skip_serializing_if = "Thoroughness::is_default")]
     pub thoroughness: Thoroughness,
@@ -78,6 +81,7 @@ mod tests {
             parameters,
             request_id: Some("req-1".to_owned()),
             dry_run: true,
+            test: true,
             thoroughness: Thoroughness::Sample { percent: 5 },
             source: None,
         };

@@ -1,7 +1,8 @@
 //! Restore: children before parents, each new identity announced to all that come after it.
 //!
 //! A resource that fails takes along only what depends on it. What was restored stays, and stands in the ledger.
-//! A dry run asks every hook what it would do, changes nothing anywhere, and is not stored until it is over.
+//! A dry run asks every hook what it would do, changes nothing anywhere, and is not stored until it is over. A test is a
+//! dry run that also reads all that would be restored, and fails where the restore would.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,10 +21,11 @@ use crate::cleanup::Goes;
 use crate::crash::Place;
 use crate::drive::{Drive, Vault, announce};
 use crate::hook::{self, Retries};
-use crate::outcome::StepOutcome;
+use crate::outcome::{Member, StepOutcome};
 use crate::prepare::{self, Subject, prepare};
 use crate::progress::StepProgress;
 use crate::stop::{Failure, Stop};
+use crate::verify;
 
 pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
     let opened = open(attempt).await?;
@@ -178,22 +180,42 @@ async fn rehearse(attempt: &Arc<Attempt>, opened: &Opened) -> Result<End, Stop> 
             end.expect("it was handed out and has not ended");
         }
     }
+    let problems: Vec<Vec<String>> =
+        drive.members.iter().zip(problems).map(|(member, own)| all_problems(member, own)).collect();
     let rows = drive.members.iter().zip(&problems);
     let plan: Value = rows.map(|(member, problems)| planned(member, problems)).collect();
-    Ok(End { result: json!({"plan": plan}), subject: SubjectChange::None, failure: None })
+    let mut end = End { result: json!({"plan": plan}), subject: SubjectChange::None, failure: None };
+    if attempt.request.test {
+        let first =
+            drive.members.iter().zip(&problems).find_map(|(member, own)| Some((member, own.first()?)));
+        let count: usize = problems.iter().map(Vec::len).sum();
+        end.failure = first.map(|(member, problem)| {
+            let more = if count > 1 { format!("; its result has {} more", count - 1) } else { String::new() };
+            let text = format!("it could not be restored now: {problem}{more}");
+            Failure::new(ErrorKind::Conflict, text).of(member.key())
+        });
+        let report = verify::look(attempt, opened).await?;
+        if let Some(lost) = verify::blame(&mut drive, &report.damaged) {
+            end.failure = Some(lost);
+        } else if !report.is_whole() {
+            end.failure = Some(verify::unnamed_damage());
+        }
+        end.result["data"] = json!(report);
+    }
+    Ok(end)
+}
+
+/// Returns all that stands against restoring one resource: what its hooks answered, what their plans say, and what they
+/// found.
+fn all_problems(member: &Member, mut problems: Vec<String>) -> Vec<String> {
+    problems.extend(member.plan.iter().filter_map(|action: &PlannedAction| action.problem.clone()));
+    let errors = member.findings.iter().filter(|finding| finding.severity == karbor_plugin::Severity::Error);
+    problems.extend(errors.map(|finding| format!("{}: {}", finding.subject, finding.message)));
+    problems
 }
 
 /// Returns what would be done for one resource.
-fn planned(member: &crate::outcome::Member, problems: &[String]) -> Value {
-    let of_actions = member.plan.iter().filter_map(|action: &PlannedAction| action.problem.clone());
-    let of_findings =
-        member.findings.iter().filter(|finding| finding.severity == karbor_plugin::Severity::Error);
-    let problems: Vec<String> = problems
-        .iter()
-        .cloned()
-        .chain(of_actions)
-        .chain(of_findings.map(|finding| format!("{}: {}", finding.subject, finding.message)))
-        .collect();
+fn planned(member: &Member, problems: &[String]) -> Value {
     json!({
         "type": member.key().kind, "id": member.key().id, "name": member.resource.name,
         "actions": member.plan, "problems": problems,

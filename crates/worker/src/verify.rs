@@ -39,9 +39,7 @@ async fn verify(attempt: &Arc<Attempt>, opened: &Opened) -> Result<End, Stop> {
     let lost = blame(&mut drive, &report.damaged);
     let mut end = ending(&drive, Some(("data", json!(report))));
     if end.failure.is_none() && !report.is_whole() {
-        end.failure = Some(lost.unwrap_or_else(|| {
-            Failure::new(karbor_plugin::ErrorKind::Damaged, "data that no resource names is damaged")
-        }));
+        end.failure = Some(lost.unwrap_or_else(unnamed_damage));
         if let karbor_store::SubjectChange::Run(change) = &mut end.subject {
             change.event = Some(karbor_types::RunEvent::Failed);
         }
@@ -49,8 +47,13 @@ async fn verify(attempt: &Arc<Attempt>, opened: &Opened) -> Result<End, Stop> {
     Ok(end)
 }
 
+/// What is said of damage that no resource has.
+pub(crate) fn unnamed_damage() -> Failure {
+    Failure::new(karbor_plugin::ErrorKind::Damaged, "data that no resource names is damaged")
+}
+
 /// Lets the data engine look, as thoroughly as was asked for.
-async fn look(attempt: &Attempt, opened: &Opened) -> Result<VerifyReport, Stop> {
+pub(crate) async fn look(attempt: &Attempt, opened: &Opened) -> Result<VerifyReport, Stop> {
     let mode = match attempt.request.thoroughness {
         Thoroughness::Structure => VerifyMode::Structure,
         Thoroughness::Sample { percent } => VerifyMode::Sample {
@@ -70,7 +73,7 @@ async fn look(attempt: &Attempt, opened: &Opened) -> Result<VerifyReport, Stop> 
 }
 
 /// Lets the resources whose data is damaged fail with what is lost of them.
-fn blame(drive: &mut Drive, damaged: &[DamagedRange]) -> Option<Failure> {
+pub(crate) fn blame(drive: &mut Drive, damaged: &[DamagedRange]) -> Option<Failure> {
     let mut first = None;
     for member in &mut drive.members {
         let own: Vec<&DamagedRange> =

@@ -177,7 +177,7 @@ impl Actions {
         let request =
             NewRestoreRequest { provider: plan.provider, checkpoint, parameters, target: None, login: None };
         let id = OperationId(occurrence.id.started(occurrence.attempt, ""));
-        let (mut operation, _) = self.dry_run_to_make(caller, &request, id).await?;
+        let (mut operation, _) = self.restore_test_to_make(caller, &request, id).await?;
         // The log tells from which scheduled operation it comes, and with it by what right it acts.
         operation.log = Some(OperationLogId(occurrence.id.started(occurrence.attempt, "log")));
         Ok(vec![NewWork::Operation(Box::new(of(occurrence, operation)))])

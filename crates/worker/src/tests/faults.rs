@@ -227,6 +227,42 @@ async fn damage_is_told_by_a_verification_and_fails_a_restore() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_test_fails_where_the_restore_would_and_changes_nothing() {
+    let house = house().await;
+    let worker = house.worker();
+    let checkpoint = house.protect(&["app", "lone"]).await;
+    house.succeeded(checkpoint).await;
+    let operation = house.test_restore(checkpoint).await;
+    let operation = house.succeeded(operation).await;
+    assert_eq!(operation.result["plan"].as_array().map(Vec::len), Some(4), "{operation:#?}");
+
+    house.outside.fail(OperationKind::Restore, Hook::Main, "db", How::Before(ErrorKind::Conflict));
+    let rehearsed = house.rehearse(checkpoint).await;
+    house.succeeded(rehearsed).await;
+    let operation = house.test_restore(checkpoint).await;
+    let operation = house.ended(operation).await;
+    assert_eq!(operation.state, OperationState::Failed);
+    let reason = "Test::Thing#db: it could not be restored now: conflict on purpose";
+    assert_eq!(operation.reason.as_deref(), Some(reason));
+    assert_eq!(operation.result["failure"], "conflict");
+    worker.end().await;
+
+    // What a dry run does not see: a byte that cannot be read.
+    house.outside.lock().faults.clear();
+    house.banks.forget();
+    house.bank.add(Rule::new(Fault::Flip).on(Operation::Get).containing("/packs/"));
+    let worker = house.worker();
+    let rehearsed = house.rehearse(checkpoint).await;
+    house.succeeded(rehearsed).await;
+    let operation = house.test_restore(checkpoint).await;
+    let operation = house.ended(operation).await;
+    assert_eq!(operation.result["failure"], "damaged", "{operation:#?}");
+    assert!(house.outside.lock().restored.is_empty(), "nothing was restored");
+    worker.end().await;
+    house.assert_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_cleaned_up_is_told() {
     let house = house().await;
     let worker = house.worker();

@@ -350,8 +350,16 @@ impl House {
     }
 
     pub(super) async fn rehearse(&self, checkpoint: CheckpointId) -> OperationId {
-        let request = OperationRequest { dry_run: true, ..OperationRequest::default() };
-        let mut operation = self.operation(OperationId(self.id()), OperationKind::Restore, &request);
+        self.try_out(checkpoint, &OperationRequest { dry_run: true, ..OperationRequest::default() }).await
+    }
+
+    pub(super) async fn test_restore(&self, checkpoint: CheckpointId) -> OperationId {
+        let request = OperationRequest { dry_run: true, test: true, ..OperationRequest::default() };
+        self.try_out(checkpoint, &request).await
+    }
+
+    async fn try_out(&self, checkpoint: CheckpointId, request: &OperationRequest) -> OperationId {
+        let mut operation = self.operation(OperationId(self.id()), OperationKind::Restore, request);
         operation.checkpoint = Some(checkpoint);
         self.store.create_operation(&operation, self.now()).await.unwrap();
         operation.id
