@@ -151,17 +151,30 @@ class Week:
         by_hand = [row for row in rows if row["Checkpoint id"] == self.by_hand and row["Operation Type"] == "protect"]
         expect([row["Scheduled Operation Id"] for row in by_hand] == ["-"], f"by hand: {by_hand}")
 
+    def what_was_missed_stands_in_the_logs(self):
+        """Nobody looked for two nights: the last one is run now, and the one before is told of."""
+        self.clock.set_to(NOON + datetime.timedelta(days=9, seconds=1))
+        nights = len(DAYS) + 2
+        wait_for("the missed nights", lambda: all(len(self.runs(name)) == nights and self.runs(name)[0]["status"] == "succeeded"
+                                                  for name in self.scheduled), 60)
+        rows = [row for row in self.client.records("operationlog-list") if row["Status"] == "skipped"]
+        expect({row["Scheduled Operation Id"] for row in rows} == set(self.scheduled.values()) and len(rows) == 3, f"{rows}")
+        for row in rows:
+            shown = self.client.fields("operationlog-show", row["Id"])
+            expect((shown["operation_type"], shown["error_info"]) == ("protect", "window_missed"), f"{shown}")
+            expect(shown["started_at"].startswith("2027-03-18T02:30") and shown["checkpoint_id"] in ("-", "None"), f"{shown}")
+
     def what_is_deleted_runs_no_more(self):
         for id in self.scheduled.values():
             self.client.run("scheduledoperation-delete", id)
         expect(not self.client.records("scheduledoperation-list"), "none is listed")
         before = self.service.ask("GET", "/operations?kind=protect&limit=100")["operations"]
-        self.clock.set_to(NOON + datetime.timedelta(days=9))
+        self.clock.set_to(NOON + datetime.timedelta(days=11))
         # The triggers move on without anybody to do something for.
         wait_for("the triggers to move on", lambda: all(
-            self.service.ask("GET", f"/triggers/{id}")["trigger_info"]["next_at"] > "2027-03-19T12" for id in self.triggers.values()))
+            self.service.ask("GET", f"/triggers/{id}")["trigger_info"]["next_at"] > "2027-03-21T12" for id in self.triggers.values()))
         after = self.service.ask("GET", "/operations?kind=protect&limit=100")["operations"]
-        expect(len(before) == len(after) == 1 + 3 * len(DAYS), f"{len(before)} and {len(after)} operations")
+        expect(len(before) == len(after) == 1 + 3 * (len(DAYS) + 1), f"{len(before)} and {len(after)} operations")
         for id in self.triggers.values():
             self.client.run("trigger-delete", id)
 

@@ -5,12 +5,17 @@
 //! a process dies, and nothing is handed out twice however many do it at once. A trigger with more operations than one
 //! transaction should hold is handed out page by page: `handed_to` is how far that has got.
 
-use karbor_types::{Instant, OccurrenceId, ProviderId, ScheduledOperationId, TriggerId};
+use std::collections::BTreeMap;
+
+use karbor_types::{
+    Instant, OccurrenceId, OccurrenceReason, OccurrenceState, ProviderId, ScheduledOperationId, TriggerId,
+};
 use sea_query::{Cond, Expr, ExprTrait, OnConflict, Order, Query, SelectStatement};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::sql::{Row, Table, Transaction};
+use crate::store::logs::insert_skipped;
 use crate::store::transaction::transaction;
 use crate::{
     Advance, DueTrigger, Enlisted, Error, HandOut, NewOccurrence, Occurrence, Result, RunRules,
@@ -210,6 +215,15 @@ async fn insert_occurrences(tx: &mut Transaction, new: &[NewOccurrence], now: In
         }
         insert.on_conflict(OnConflict::column("id").do_nothing_on(["id"]).to_owned());
         tx.execute(&insert).await?;
+        let mut skipped: BTreeMap<OccurrenceReason, Vec<String>> = BTreeMap::new();
+        for one in chunk.iter().filter(|one| one.state == OccurrenceState::Skipped) {
+            if let Some(reason) = one.reason {
+                skipped.entry(reason).or_default().push(OccurrenceId::of(one.operation, one.at).to_string());
+            }
+        }
+        for (reason, ids) in skipped {
+            tx.execute(&insert_skipped(&ids, reason.as_str(), now)).await?;
+        }
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
-//! The operation log that clients read: one record for each operation, whose status follows what it is about.
+//! The operation log that clients read: one record for each operation, whose status follows what it is about; and one for
+//! each occurrence that was skipped, of which there is no operation.
 
-use karbor_types::{Instant, OperationId, OperationLogId};
-use sea_query::{Expr, ExprTrait, Query};
+use karbor_types::{Instant, OccurrenceState, OperationId, OperationLogId};
+use sea_query::{CaseStatement, Expr, ExprTrait, InsertStatement, OnConflict, Query};
 use serde_json::Value;
 
 use crate::sql::{Row, Table, Transaction, optional_json};
-use crate::{NewOperation, OperationLog, OperationLogQuery, Result, Store};
+use crate::{NewOperation, Occurrence, OperationLog, OperationLogQuery, Result, Store};
 
 impl Table for OperationLog {
     const TABLE: &'static str = "operation_logs";
@@ -103,6 +104,40 @@ pub(crate) fn log_values(
         ("started_at", Expr::val(now.as_micros())),
         ("created_at", Expr::val(now.as_micros())),
     ])
+}
+
+/// The status of what was not done.
+const SKIPPED: &str = "skipped";
+
+/// Records those of these occurrences that were skipped, and why. The record has the id of the occurrence.
+pub(crate) fn insert_skipped(occurrences: &[String], why: &str, now: Instant) -> InsertStatement {
+    let kind = |word: &'static str| Expr::col("operation_type").eq(word);
+    // The log knows what is done, not by which rule.
+    let kind = CaseStatement::new()
+        .case(kind("retention_protect"), "protect")
+        .case(kind("restore_test"), "restore")
+        .finally(Expr::col("operation_type"));
+    let mut select = Query::select();
+    select.columns(["id", "project_id"]).expr(kind).columns(["provider_id", "scheduled_operation_id"]);
+    select.expr(Expr::val(SKIPPED)).column("occurrence_at").expr(Expr::val(now.as_micros()));
+    select.expr(Expr::val(why)).expr(Expr::val(now.as_micros())).from(Occurrence::TABLE);
+    select.and_where(Expr::col("id").is_in(occurrences));
+    select.and_where(Expr::col("state").eq(OccurrenceState::Skipped.as_str()));
+    let mut insert = Query::insert();
+    insert.into_table(OperationLog::TABLE).columns([
+        "id",
+        "project_id",
+        "operation_type",
+        "provider_id",
+        "scheduled_operation_id",
+        "status",
+        "started_at",
+        "ended_at",
+        "error_info",
+        "created_at",
+    ]);
+    insert.select_from(select.take()).expect("there are as many columns as values");
+    insert.on_conflict(OnConflict::column("id").do_nothing_on(["id"]).to_owned()).take()
 }
 
 /// What the record says of an operation's end.

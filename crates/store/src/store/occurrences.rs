@@ -13,10 +13,11 @@ use sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement, UpdateStat
 use serde_json::Value;
 
 use crate::sql::{Row, Table};
+use crate::store::logs::insert_skipped;
 use crate::store::transaction::transaction;
 use crate::{
-    Error, Occurrence, OccurrenceQuery, Operation, Origin, Outcome, Result, StartedCount, StartedOperation,
-    Store, Verdict,
+    Error, Occurrence, OccurrenceQuery, Operation, OperationLog, Origin, Outcome, Result, StartedCount,
+    StartedOperation, Store, Verdict,
 };
 
 impl Table for Occurrence {
@@ -253,11 +254,15 @@ impl Store {
             groups.entry(key).or_default().push(verdict.occurrence.to_string());
         }
         let mut updates = Vec::new();
+        let mut skipped = Vec::new();
         for ((state, attempt, outcome), ids) in groups {
             let Some(after) = state.after(outcome.event) else {
                 let id = ids.first().cloned().unwrap_or_default();
                 return Err(Error::Conflict { what: Occurrence::WHAT, id, state: state.to_string() });
             };
+            if after == OccurrenceState::Skipped {
+                skipped.push(insert_skipped(&ids, &why(outcome), now));
+            }
             updates.push(judged((state, attempt), after, outcome, ids, now));
         }
         if updates.is_empty() {
@@ -267,6 +272,9 @@ impl Store {
             let mut judged = 0;
             for update in &updates {
                 judged += tx.execute(update).await?;
+            }
+            for insert in &skipped {
+                tx.execute(insert).await?;
             }
             Ok(judged)
         })
@@ -304,9 +312,24 @@ impl Store {
             return Ok(0);
         }
         let mut delete = Query::delete();
-        delete.from_table(Occurrence::TABLE).and_where(Expr::col("id").is_in(ids));
+        delete.from_table(Occurrence::TABLE).and_where(Expr::col("id").is_in(&ids));
         delete.and_where(Expr::col("ended_at").lt(before.as_micros()));
-        transaction!(self, "removing old occurrences", |tx| { tx.execute(&delete).await })
+        // Only those that were skipped have a record of that id.
+        let mut logs = Query::delete();
+        logs.from_table(OperationLog::TABLE).and_where(Expr::col("id").is_in(&ids));
+        transaction!(self, "removing old occurrences", |tx| {
+            tx.execute(&logs).await?;
+            tx.execute(&delete).await
+        })
+    }
+}
+
+/// Says in one line why something was skipped.
+fn why(outcome: &Outcome) -> String {
+    let reason = outcome.reason.map_or("", |reason| reason.as_str());
+    match &outcome.detail {
+        Some(detail) => format!("{reason}: {detail}"),
+        None => reason.to_owned(),
     }
 }
 

@@ -87,6 +87,7 @@ cases! {
     occurrences::a_verdict_about_what_has_changed_is_void,
     occurrences::what_is_ready_is_found_by_provider_and_project,
     occurrences::what_is_long_over_is_forgotten,
+    occurrences::what_was_skipped_stands_in_the_log,
     occurrences::a_plan_is_suspended_only_after_it_was_started,
     occurrences::no_statement_of_the_schedule_scans,
     operations::an_operation_that_is_given_back_waits_for_its_time,

@@ -2,8 +2,8 @@
 
 use karbor_store::{
     Advance, Beginning, DueTrigger, Engine, Error, HandOut, Limit, NewOccurrence, NewOperation, NewWork,
-    OccurrenceLimits, OccurrenceQuery, Origin, Outcome, Plan, PlanUpdate, RunRules, ScheduledOperation,
-    Store, SubjectChange, Trigger, TriggerUpdate, Verdict,
+    OccurrenceLimits, OccurrenceQuery, OperationLog, OperationLogQuery, Origin, Outcome, Plan, PlanUpdate,
+    RunRules, ScheduledOperation, Store, SubjectChange, Trigger, TriggerUpdate, Verdict,
 };
 use karbor_types::{
     CheckpointId, Instant, OccurrenceEvent, OccurrenceId, OccurrenceReason, OccurrenceState, OperationId,
@@ -389,6 +389,51 @@ pub(crate) async fn what_is_long_over_is_forgotten(world: World) {
     assert_eq!(store.forget_occurrences(at(101), 10).await.expect("removed"), 1);
     let left = store.list_occurrences(&OccurrenceQuery::default()).await.expect("listed");
     assert_eq!(left.iter().map(|one| one.operation).collect::<Vec<_>>(), [operations[1].id]);
+    let logs = store.list_operation_logs(&OperationLogQuery::default()).await.expect("listed");
+    assert_eq!(logs, [], "what was told of it goes with it");
+}
+
+pub(crate) async fn what_was_skipped_stands_in_the_log(world: World) {
+    let store = &world.store;
+    let (due, operations) = set_up(store, &["p", "q"]).await;
+    let missed = NewOccurrence {
+        operation_type: "retention_protect".to_owned(),
+        state: OccurrenceState::Skipped,
+        reason: Some(OccurrenceReason::WindowMissed),
+        ..occurrence(&operations[0], at(100))
+    };
+    let ready = NewOccurrence { state: OccurrenceState::Ready, ..occurrence(&operations[1], at(100)) };
+    assert!(store.hand_out(&[to(&due, None)], &[missed, ready], at(110)).await.expect("handed out"));
+    let outcome = Outcome {
+        reason: Some(OccurrenceReason::Quota),
+        detail: Some("there is no room".to_owned()),
+        ..Outcome::of(OccurrenceEvent::Passed)
+    };
+    let full = Verdict {
+        occurrence: OccurrenceId::of(operations[1].id, at(100)),
+        state: OccurrenceState::Ready,
+        attempt: 1,
+        outcome,
+    };
+    // Told twice, it is recorded once.
+    for (judged, second) in [(1, 120), (0, 130)] {
+        assert_eq!(store.judge(std::slice::from_ref(&full), at(second)).await.expect("judged"), judged);
+    }
+    let mut logs = store.list_operation_logs(&OperationLogQuery::default()).await.expect("listed");
+    logs.sort_by_key(|log| log.ended_at);
+    let told: Vec<_> = logs
+        .iter()
+        .map(|log| (log.scheduled_operation, log.kind.as_str(), log.ended_at, log.error_info.as_deref()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Some(operations[0].id), "protect", Some(at(110)), Some("window_missed")),
+            (Some(operations[1].id), "protect", Some(at(120)), Some("quota: there is no room")),
+        ]
+    );
+    let same = |log: &OperationLog| (log.status.clone(), log.started_at, log.checkpoint, log.operation);
+    assert!(logs.iter().all(|log| same(log) == ("skipped".to_owned(), at(100), None, None)), "{logs:?}");
 }
 
 pub(crate) async fn a_plan_is_suspended_only_after_it_was_started(world: World) {
