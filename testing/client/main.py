@@ -135,6 +135,17 @@ def main():
         expect(scheduled["operation_type"] == "retention_protect", f"{scheduled}")
         expect(karbor("schedule", "show", "keep")["id"] == scheduled["id"], "it is shown")
         expect(len(karbor("schedule", "list")) == 1, "it is listed")
+        changed = karbor("schedule", "update", "keep", "--keep-daily", 7, "--keep-minimum", 2, "--retries", 0, "--priority", -5)
+        definition = {"plan_id": state["plan"], "provider_id": state["provider"], "keep_daily": 7, "keep_minimum": 2}
+        expect(changed["operation_definition"] == definition, f"the definition is another: {changed}")
+        expect((changed["retries"], changed["priority"], changed["catch_up"]) == (0, -5, None), f"{changed}")
+        verify = karbor("schedule", "create", "look", state["plan"], "own", "--type", "verify", "--read", 10,
+                        "--catch-up", "skip", "--jitter", 600, "--paused")
+        expect((verify["operation_type"], verify["operation_definition"]["read"]) == ("verify", "10"), f"{verify}")
+        expect((verify["catch_up"], verify["jitter_seconds"], verify["enabled"]) == ("skip", 600, False), f"{verify}")
+        refused = service.karbor("schedule", "create", "no", state["plan"], "own", "--type", "verify", "--max-backups", 3, check=False)
+        expect(refused.returncode and "--type retention-protect" in refused.stderr, f"{refused.stderr}")
+        karbor("schedule", "delete", "look")
         karbor("schedule", "delete", "keep")
         karbor("trigger", "delete", "own")
         logs = karbor("log", "list", "--checkpoint", state["checkpoint"])

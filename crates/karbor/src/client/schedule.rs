@@ -1,8 +1,8 @@
 //! `karbor schedule …`: scheduled operations.
 
-use anyhow::Result;
-use clap::Subcommand;
-use serde_json::{Map, json};
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Map, Value, json};
 
 use crate::client::trigger::{self, id};
 use crate::client::{Client, Output};
@@ -20,7 +20,7 @@ pub(crate) enum Command {
         /// Scheduled operation, by id or name
         scheduled_operation: String,
     },
-    /// Protect a plan whenever a trigger says so
+    /// Protect a plan, or do something else with it, whenever a trigger says so
     Create {
         /// Its name
         name: String,
@@ -31,12 +31,35 @@ pub(crate) enum Command {
         /// What it is for
         #[arg(long)]
         description: Option<String>,
-        /// Keep so many checkpoints, and delete older ones
-        #[arg(long, value_name = "COUNT")]
-        max_backups: Option<u32>,
-        /// Keep checkpoints for so many days, and delete older ones
-        #[arg(long, value_name = "DAYS")]
-        retention_days: Option<u32>,
+        /// What is done; without it, retention-protect where something is said of retention, and protect else
+        #[arg(long = "type", value_enum)]
+        kind: Option<Kind>,
+        /// Make it paused
+        #[arg(long)]
+        paused: bool,
+        #[command(flatten)]
+        definition: Definition,
+        #[command(flatten)]
+        rules: Rules,
+    },
+    /// Change a scheduled operation; what is not given stays, but the definition (all that create says of retention, of
+    /// --read and of --to-provider) is changed as a whole
+    Update {
+        /// Scheduled operation, by id or name
+        scheduled_operation: String,
+        /// A new name
+        #[arg(long)]
+        name: Option<String>,
+        /// What it is for
+        #[arg(long)]
+        description: Option<String>,
+        /// Another trigger, by id or name
+        #[arg(long)]
+        trigger: Option<String>,
+        #[command(flatten)]
+        definition: Definition,
+        #[command(flatten)]
+        rules: Rules,
     },
     /// List what was run of a scheduled operation, and what was not, and why
     Runs {
@@ -74,6 +97,154 @@ pub(crate) enum Command {
     },
 }
 
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Make a checkpoint
+    Protect,
+    /// Make a checkpoint, and let older ones go
+    RetentionProtect,
+    /// Verify the newest checkpoint
+    Verify,
+    /// Copy to another provider what is not there yet
+    Copy,
+    /// Read all of the newest checkpoint, and find out whether it could be restored
+    RestoreTest,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Protect => "protect",
+            Self::RetentionProtect => "retention_protect",
+            Self::Verify => "verify",
+            Self::Copy => "copy",
+            Self::RestoreTest => "restore_test",
+        }
+    }
+}
+
+/// What a definition has beside plan and provider.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Definition {
+    /// Keep so many checkpoints, and delete older ones
+    #[arg(long, value_name = "COUNT")]
+    max_backups: Option<u32>,
+    /// Keep checkpoints for so many days, and delete older ones
+    #[arg(long, value_name = "DAYS")]
+    retention_days: Option<u32>,
+    /// Keep the newest checkpoint of each of so many hours
+    #[arg(long, value_name = "COUNT")]
+    keep_hourly: Option<u32>,
+    /// Keep the newest checkpoint of each of so many days
+    #[arg(long, value_name = "COUNT")]
+    keep_daily: Option<u32>,
+    /// Keep the newest checkpoint of each of so many weeks
+    #[arg(long, value_name = "COUNT")]
+    keep_weekly: Option<u32>,
+    /// Keep the newest checkpoint of each of so many months
+    #[arg(long, value_name = "COUNT")]
+    keep_monthly: Option<u32>,
+    /// Keep the newest checkpoint of each of so many years
+    #[arg(long, value_name = "COUNT")]
+    keep_yearly: Option<u32>,
+    /// Never keep fewer checkpoints than so many
+    #[arg(long, value_name = "COUNT")]
+    keep_minimum: Option<u32>,
+    /// For verify: how much is read: structure, all, or a number of percent
+    #[arg(long, value_name = "HOW MUCH")]
+    read: Option<String>,
+    /// For copy: to which provider, by its id; without it, to where the plan's provider copies
+    #[arg(long, value_name = "PROVIDER")]
+    to_provider: Option<String>,
+}
+
+impl Definition {
+    fn members(&self) -> (Map<String, Value>, Map<String, Value>) {
+        let retention = [
+            ("max_backups", self.max_backups),
+            ("retention_duration", self.retention_days),
+            ("keep_hourly", self.keep_hourly),
+            ("keep_daily", self.keep_daily),
+            ("keep_weekly", self.keep_weekly),
+            ("keep_monthly", self.keep_monthly),
+            ("keep_yearly", self.keep_yearly),
+            ("keep_minimum", self.keep_minimum),
+        ];
+        let others = [("read", &self.read), ("target_provider_id", &self.to_provider)];
+        let retention =
+            retention.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value?))));
+        let others =
+            others.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?))));
+        (retention.collect(), others.collect())
+    }
+
+    /// Returns the members for an operation of that type, or says which of them it has no use for.
+    fn of(&self, kind: &str) -> Result<Map<String, Value>> {
+        let (mut members, others) = self.members();
+        if kind != Kind::RetentionProtect.word() && !members.is_empty() {
+            bail!(
+                "only retention-protect deletes checkpoints: leave retention out, or give --type retention-protect"
+            );
+        }
+        for (name, option, owner) in
+            [("read", "--read", Kind::Verify), ("target_provider_id", "--to-provider", Kind::Copy)]
+        {
+            if others.contains_key(name) && kind != owner.word() {
+                bail!("{option} is for {} only", owner.word());
+            }
+        }
+        members.extend(others);
+        Ok(members)
+    }
+
+    fn speaks_of_retention(&self) -> bool {
+        !self.members().0.is_empty()
+    }
+}
+
+/// How an operation is run; what is not given is as the service is set.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Rules {
+    /// What is done with the last occurrence that was missed
+    #[arg(long, value_enum)]
+    catch_up: Option<CatchUp>,
+    /// Over how many seconds its start is spread
+    #[arg(long, value_name = "SECONDS")]
+    jitter: Option<u32>,
+    /// How often a failed occurrence is tried again inside its window
+    #[arg(long, value_name = "COUNT")]
+    retries: Option<u32>,
+    /// -1000 to 1000; the higher, the sooner, within the project
+    #[arg(long, allow_negative_numbers = true)]
+    priority: Option<i32>,
+}
+
+/// What is done with the last occurrence that was missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CatchUp {
+    /// Run it once, now
+    RunOnce,
+    /// Skip it
+    Skip,
+}
+
+impl Rules {
+    fn members(&self) -> Map<String, Value> {
+        let catch_up = self.catch_up.map(|rule| match rule {
+            CatchUp::RunOnce => "run_once",
+            CatchUp::Skip => "skip",
+        });
+        let members = [
+            ("catch_up", catch_up.map(Value::from)),
+            ("jitter_seconds", self.jitter.map(Value::from)),
+            ("retries", self.retries.map(Value::from)),
+            ("priority", self.priority.map(Value::from)),
+        ];
+        members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
 const COLUMNS: [(&str, &str); 5] = [
     ("ID", "id"),
     ("Name", "name"),
@@ -98,21 +269,55 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
         Command::Show { scheduled_operation } => {
             output.object(&client.find(PATH, "operations", what, &scheduled_operation).await?)
         }
-        Command::Create { name, plan, trigger, description, max_backups, retention_days } => {
+        Command::Create { name, plan, trigger, description, kind, paused, definition: more, rules } => {
+            let kind = kind.unwrap_or(match more.speaks_of_retention() {
+                true => Kind::RetentionProtect,
+                false => Kind::Protect,
+            });
+            let more = more.of(kind.word())?;
             let plan = client.find("/plans", "plans", "plan", &plan).await?;
             let trigger = trigger::find(client, &trigger).await?;
             let mut definition = Map::from_iter([
                 ("plan_id".to_owned(), plan["id"].clone()),
                 ("provider_id".to_owned(), plan["provider_id"].clone()),
             ]);
-            definition.extend(max_backups.map(|count| ("max_backups".to_owned(), json!(count))));
-            definition.extend(retention_days.map(|days| ("retention_duration".to_owned(), json!(days))));
-            let retains = max_backups.is_some() || retention_days.is_some();
-            let body = json!({"scheduled_operation": {
-                "name": name, "description": description, "trigger_id": trigger["id"],
-                "operation_type": if retains { "retention_protect" } else { "protect" },
-                "operation_definition": definition}});
+            definition.extend(more);
+            let mut made = rules.members();
+            made.extend([
+                ("name".to_owned(), json!(name)),
+                ("description".to_owned(), json!(description)),
+                ("trigger_id".to_owned(), trigger["id"].clone()),
+                ("operation_type".to_owned(), json!(kind.word())),
+                ("operation_definition".to_owned(), Value::Object(definition)),
+                ("enabled".to_owned(), json!(!paused)),
+            ]);
+            let body = json!({"scheduled_operation": made});
             output.object(&client.post(PATH, &body).await?["scheduled_operation"].take())
+        }
+        Command::Update { scheduled_operation, name, description, trigger, definition, rules } => {
+            let found = client.find(PATH, "operations", what, &scheduled_operation).await?;
+            let mut change = rules.members();
+            change.extend(name.map(|name| ("name".to_owned(), json!(name))));
+            change.extend(description.map(|text| ("description".to_owned(), json!(text))));
+            if let Some(trigger) = trigger {
+                let trigger = trigger::find(client, &trigger).await?;
+                change.insert("trigger_id".to_owned(), trigger["id"].clone());
+            }
+            let more = definition.of(found["operation_type"].as_str().unwrap_or_default())?;
+            if !more.is_empty() {
+                let mut whole = Map::new();
+                for name in ["plan_id", "provider_id"] {
+                    whole.insert(name.to_owned(), found["operation_definition"][name].clone());
+                }
+                whole.extend(more);
+                change.insert("operation_definition".to_owned(), Value::Object(whole));
+            }
+            if change.is_empty() {
+                bail!("nothing to change: say what, such as --retries 5; see karbor schedule update --help");
+            }
+            let body = json!({"scheduled_operation": change});
+            let mut changed = client.put(&format!("{PATH}/{}", id(&found)), &body).await?;
+            output.object(&changed["scheduled_operation"].take())
         }
         Command::Runs { scheduled_operation, limit } => {
             let found = client.find(PATH, "operations", what, &scheduled_operation).await?;
