@@ -16,9 +16,10 @@ KARBOR_PORT=${KARBOR_PORT:-8799}
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-# A process's start time (clock ticks since boot) tells it apart from a later one with the same pid.
+# A process's start time (clock ticks since boot) tells it apart from a later one with the same pid. One that has died
+# and was not waited for yet has none.
 start_time() {
-  awk '{ sub(/^.*\) /, ""); print $20 }' "/proc/$1/stat" 2>/dev/null
+  awk '{ sub(/^.*\) /, "") } $1 != "Z" { print $20 }' "/proc/$1/stat" 2>/dev/null
 }
 
 # running NAME: is the daemon recorded under NAME still the one that `start` started?
