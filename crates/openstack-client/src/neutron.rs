@@ -394,8 +394,9 @@ pub struct Quota {
 
 impl Quota {
     /// Returns how many more there may be; nothing if there is no limit.
-    pub fn free(&self) -> Option<i64> {
-        (self.limit >= 0).then(|| (self.limit - self.used - self.reserved).max(0))
+    pub fn free(&self) -> Option<u64> {
+        let free = self.limit.saturating_sub(self.used).saturating_sub(self.reserved);
+        (self.limit >= 0).then(|| u64::try_from(free).unwrap_or(0))
     }
 }
 

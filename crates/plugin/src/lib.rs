@@ -33,8 +33,8 @@ pub use protection::{Description, KindDescription, Protection, Schemas};
 pub use provider::Provider;
 pub use registry::Registry;
 pub use task::{
-    Child, Finding, IdMap, Mapped, NoProgress, Outcome, PlannedAction, PlannedEffect, Restored, Severity,
-    Task, TaskVault,
+    Child, Finding, IdMap, Mapped, Need, NoProgress, Outcome, PlannedAction, PlannedEffect, Restored,
+    Severity, Task, TaskVault,
 };
 
 // A plugin needs these beside the contract itself.

@@ -192,6 +192,30 @@ pub struct PlannedAction {
     /// Why it would fail, and what to do about it; nothing when it is expected to succeed.
     #[serde(default)]
     pub problem: Option<String>,
+    /// What it takes of that which there is only so much of. Whether it is enough for the whole operation is decided
+    /// for all actions together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
+}
+
+/// What an action takes of something that is limited, such as a quota.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// Of what, as people count it: `volumes`, `GiB of volumes`. The same words mean the same limit.
+    pub of: String,
+    /// How much.
+    pub amount: u64,
+    /// How much is left before the operation; nothing when there is no limit.
+    pub free: Option<u64>,
+}
+
+impl Need {
+    /// Returns what is needed of a limit as OpenStack tells it: negative for none.
+    pub fn of_limit(of: impl Into<String>, amount: u64, limit: i64, used: i64) -> Self {
+        let free =
+            u64::try_from(limit).is_ok().then(|| u64::try_from(limit.saturating_sub(used)).unwrap_or(0));
+        Self { of: of.into(), amount, free }
+    }
 }
 
 /// What a planned action does to its subject.

@@ -4,7 +4,7 @@
 //! A dry run asks every hook what it would do, changes nothing anywhere, and is not stored until it is over. A test is a
 //! dry run that also reads all that would be restored, and fails where the restore would.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -81,7 +81,7 @@ pub(crate) async fn close(attempt: &Attempt, reader: Arc<CheckpointReader>) {
 }
 
 /// Returns the parameters: those of the row where there is one.
-async fn parameters(attempt: &Attempt) -> Result<Parameters, Stop> {
+pub(crate) async fn parameters(attempt: &Attempt) -> Result<Parameters, Stop> {
     match attempt.operation.restore {
         Some(id) if attempt.request.parameters.is_empty() => {
             Ok(attempt.store(|| attempt.shared.store.get_restore(id)).await?.parameters)
@@ -180,6 +180,9 @@ async fn rehearse(attempt: &Arc<Attempt>, opened: &Opened) -> Result<End, Stop> 
             end.expect("it was handed out and has not ended");
         }
     }
+    for (needing, text) in shortfalls(&drive.members) {
+        needing.into_iter().for_each(|resource| problems[resource].push(text.clone()));
+    }
     let problems: Vec<Vec<String>> =
         drive.members.iter().zip(problems).map(|(member, own)| all_problems(member, own)).collect();
     let rows = drive.members.iter().zip(&problems);
@@ -212,6 +215,27 @@ fn all_problems(member: &Member, mut problems: Vec<String>) -> Vec<String> {
     let errors = member.findings.iter().filter(|finding| finding.severity == karbor_plugin::Severity::Error);
     problems.extend(errors.map(|finding| format!("{}: {}", finding.subject, finding.message)));
     problems
+}
+
+/// Returns what there is too little of for all resources together, each with the resources that need it.
+fn shortfalls(members: &[Member]) -> Vec<(BTreeSet<usize>, String)> {
+    let mut limits: BTreeMap<&str, (u64, Option<u64>, BTreeSet<usize>)> = BTreeMap::new();
+    for (index, member) in members.iter().enumerate() {
+        for need in member.plan.iter().flat_map(|action| &action.needs).filter(|need| need.amount > 0) {
+            let (sum, free, needing) = limits.entry(&need.of).or_default();
+            *sum = sum.saturating_add(need.amount);
+            *free = [*free, need.free].into_iter().flatten().min();
+            needing.insert(index);
+        }
+    }
+    let short = limits.into_iter().filter_map(|(of, (sum, free, needing))| {
+        let free = free.filter(|free| *free < sum)?;
+        let text = format!(
+            "the whole needs {sum} {of}, and the quota leaves {free}: free some, have it raised, or restore fewer resources"
+        );
+        Some((needing, text))
+    });
+    short.collect()
 }
 
 /// Returns what would be done for one resource.

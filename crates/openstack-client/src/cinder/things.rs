@@ -197,9 +197,9 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Returns whether there is room for so much more.
-    pub fn has_room_for(&self, more: u64) -> bool {
-        self.limit.is_none_or(|limit| self.used.saturating_add(more) <= limit)
+    /// Returns how much more there may be; none for any number.
+    pub fn free(&self) -> Option<u64> {
+        self.limit.map(|limit| limit.saturating_sub(self.used))
     }
 }
 
@@ -256,8 +256,8 @@ mod tests {
 
     #[test]
     fn any_number_has_room_for_more() {
-        assert!(Usage { limit: None, used: 10 }.has_room_for(u64::MAX));
-        assert!(Usage { limit: Some(10), used: 9 }.has_room_for(1));
-        assert!(!Usage { limit: Some(10), used: 9 }.has_room_for(2));
+        assert_eq!(Usage { limit: None, used: 10 }.free(), None);
+        assert_eq!(Usage { limit: Some(10), used: 9 }.free(), Some(1));
+        assert_eq!(Usage { limit: Some(10), used: 11 }.free(), Some(0));
     }
 }

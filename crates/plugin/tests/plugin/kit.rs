@@ -114,7 +114,13 @@ impl Things {
         let name = format!("restored-{}", task.operation_id);
         if task.dry_run && !self.has(Fault::RunsDryRuns) {
             let (subject, details) = (name, Value::Null);
-            let action = PlannedAction { effect: PlannedEffect::Create, subject, details, problem: None };
+            let action = PlannedAction {
+                effect: PlannedEffect::Create,
+                subject,
+                details,
+                problem: None,
+                needs: Vec::new(),
+            };
             return Ok(Outcome { plan: vec![action], ..Outcome::default() });
         }
         let mut bytes = Vec::new();

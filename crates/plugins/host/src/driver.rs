@@ -94,6 +94,7 @@ pub(crate) fn planned<T>(
             subject: original.to_owned(),
             details: Value::Null,
             problem: Some(err.message().to_owned()),
+            needs: Vec::new(),
         },
     };
     Ok(Outcome { plan: vec![action], ..Outcome::default() })

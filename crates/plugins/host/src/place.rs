@@ -294,7 +294,7 @@ impl Target {
         };
         let subject = self.place.shown().to_string_lossy().into_owned();
         let details = json!({"in_place": self.in_place, "size_bytes": size_bytes});
-        PlannedAction { effect, subject, details, problem }
+        PlannedAction { effect, subject, details, problem, needs: Vec::new() }
     }
 
     fn lack_of_space(&self, size_bytes: Option<u64>) -> Option<String> {

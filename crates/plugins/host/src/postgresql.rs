@@ -202,6 +202,7 @@ impl Driver for PostgreSqlDriver {
                 subject: target.name.clone(),
                 details: json!({"in_place": target.in_place, "size_bytes": saved.size_bytes}),
                 problem: check_existing(target, &wanted).err().map(|err| err.message().to_owned()),
+                needs: Vec::new(),
             });
         }
         let target = target?;

@@ -26,6 +26,7 @@ pub(crate) async fn begin(task: &Task, instance: &Instance) -> Result<Outcome> {
                 subject: format!("the command {when} protecting `{}`", instance.name),
                 details: Value::Null,
                 problem: None,
+                needs: Vec::new(),
             })
         });
         return Ok(Outcome { plan: plan.collect(), ..Outcome::default() });

@@ -129,7 +129,7 @@ pub(crate) fn planned(
     details: Value,
     problem: Option<String>,
 ) -> PlannedAction {
-    PlannedAction { effect, subject: subject.into(), details, problem }
+    PlannedAction { effect, subject: subject.into(), details, problem, needs: Vec::new() }
 }
 
 /// Returns a finding that says that something is wrong, although what was asked for was done.

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use karbor_plugin::{
     Context, Description, Error, ErrorKind, Finding, InstancePage, Intent, KindDescription, LedgerEntry,
-    Mapped, Outcome, Page, PlannedAction, PlannedEffect, Protectable, Protection, Purpose, Restored, Result,
-    Schemas, Severity, Task,
+    Mapped, Need, Outcome, Page, PlannedAction, PlannedEffect, Protectable, Protection, Purpose, Restored,
+    Result, Schemas, Severity, Task,
 };
 use karbor_types::{Hook, OperationKind, ProjectId, Resource, ResourceKey, ResourceType};
 use karbor_vault::{CopyOptions, StreamOptions};
@@ -47,6 +47,8 @@ pub(super) struct Things {
     pub(super) most_running: usize,
     /// Cleaning up fails so often.
     pub(super) unclean: usize,
+    /// How many more things there may be.
+    pub(super) room: Option<u64>,
 }
 
 /// How a hook fails.
@@ -400,6 +402,7 @@ impl Keeper {
                 subject: new.clone(),
                 details: json!({}),
                 problem,
+                needs: vec![Need { of: "things".to_owned(), amount: 1, free: self.outside.lock().room }],
             };
             let restored = Some(Restored { key: key(&new), name: String::new() });
             return Ok(Outcome {

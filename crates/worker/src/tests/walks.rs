@@ -25,6 +25,11 @@ async fn what_is_protected_can_be_verified_restored_and_deleted() {
     for id in ["app", "web", "db", "lone"] {
         assert_eq!(status(&operation, id), "done");
     }
+    assert!(
+        operation.result["short_phase"]["milliseconds"].is_u64(),
+        "{:?}",
+        operation.result["short_phase"]
+    );
     let row = house.checkpoint(checkpoint).await;
     assert_eq!(row.state, CheckpointState::Available);
     assert_eq!(row.graph.unwrap().0.len(), 4);
@@ -43,6 +48,19 @@ async fn what_is_protected_can_be_verified_restored_and_deleted() {
     assert_eq!(plan.as_array().unwrap().len(), 4);
     assert!(plan[0]["actions"][0]["effect"] == "create" && plan[0]["problems"] == json!([]));
     assert!(house.outside.lock().restored.is_empty(), "a rehearsal changes nothing");
+    for (room, problems) in [(4, 0), (3, 1)] {
+        house.outside.lock().room = Some(room);
+        let plan = house.rehearse(checkpoint).await;
+        let plan = house.succeeded(plan).await.result["plan"].clone();
+        for resource in plan.as_array().unwrap() {
+            let told = resource["problems"].as_array().unwrap();
+            assert_eq!(told.len(), problems, "room for {room}: {told:?}");
+            assert!(
+                told.iter()
+                    .all(|text| text.as_str().unwrap().contains("needs 4 things, and the quota leaves 3"))
+            );
+        }
+    }
 
     let (restore, operation) = house.restore(checkpoint).await;
     let operation = house.succeeded(operation).await;

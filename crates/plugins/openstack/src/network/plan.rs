@@ -139,7 +139,7 @@ impl Plan {
     }
 
     /// Returns how many things of each kind would be made.
-    pub(crate) fn wanted(&self) -> BTreeMap<Kind, i64> {
+    pub(crate) fn wanted(&self) -> BTreeMap<Kind, u64> {
         let mut wanted = BTreeMap::new();
         for ((kind, _), target) in &self.targets {
             if *target == Target::New {
@@ -147,7 +147,7 @@ impl Plan {
             }
         }
         let interfaces = self.steps.iter().filter(|step| matches!(step, Step::Interface { .. })).count();
-        *wanted.entry(Kind::Port).or_default() += i64::try_from(interfaces).unwrap_or(i64::MAX);
+        *wanted.entry(Kind::Port).or_default() += interfaces as u64;
         wanted
     }
 

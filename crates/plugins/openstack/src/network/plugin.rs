@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use karbor_openstack_client::neutron::Kind;
 use karbor_plugin::{
-    Description, Error, ErrorKind, Hook, LedgerEntry, Mapped, OperationKind, Outcome, PlannedAction,
+    Description, Error, ErrorKind, Hook, LedgerEntry, Mapped, Need, OperationKind, Outcome, PlannedAction,
     PlannedEffect, Protection, ResourceKey, ResourceType, Restored, Result, Schemas, Task,
 };
 use serde::Deserialize;
@@ -114,15 +114,14 @@ impl NetworkProtection {
         if task.dry_run {
             let quotas = live.neutron.quota(&existing.project).await;
             let quotas = quotas.doing(|| "looking at the quota of the project".to_owned())?;
-            let lacking = plan.wanted().into_iter().filter_map(|(kind, wanted)| {
-                let free = quotas.of(kind)?.free()?;
-                let text =
-                    format!("{wanted} are needed, and the quota leaves {free}; free some or have it raised");
-                let subject = format!("quota of {}", kind.collection().replace('_', " "));
-                let details = json!({"wanted": wanted, "free": free});
-                (wanted > free).then(|| frame::planned(PlannedEffect::Reuse, subject, details, Some(text)))
+            let needs = plan.wanted().into_iter().map(|(kind, amount)| {
+                let free = quotas.of(kind).and_then(|quota| quota.free());
+                Need { of: kind.collection().replace('_', " "), amount, free }
             });
-            let actions = actions(&plan, &names, &existing).into_iter().chain(lacking).collect();
+            let mut actions = actions(&plan, &names, &existing);
+            if let Some(first) = actions.first_mut() {
+                first.needs = needs.collect();
+            }
             return Ok(Outcome { plan: actions, mapped: expected(&plan), ..Outcome::default() });
         }
         let blocking: Vec<String> = plan

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use karbor_openstack_client::neutron::Kind;
 use karbor_openstack_client::nova::{Flavor, KeyPair, Limits, Zone};
-use karbor_plugin::{IdMap, ResourceKey};
+use karbor_plugin::{IdMap, Need, ResourceKey};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -295,22 +295,13 @@ fn parts(record: &ServerRecord) -> BTreeSet<(Kind, String)> {
     parts
 }
 
-/// Returns what a quota leaves too little of for one more server.
-pub(crate) fn lacking(flavor: &Flavor, limits: &Limits) -> Vec<String> {
-    let rows = [
-        ("servers", 1, limits.max_total_instances, limits.total_instances_used),
-        ("vCPUs", i64::from(flavor.vcpus), limits.max_total_cores, limits.total_cores_used),
-        ("MiB of memory", i64::from(flavor.ram), limits.max_total_ram, limits.total_ram_used),
-    ];
-    let lacking = rows.into_iter().filter(|(_, wanted, limit, used)| *limit >= 0 && used + wanted > *limit);
-    lacking
-        .map(|(what, wanted, limit, used)| {
-            format!(
-                "it needs {wanted} {what}, and the quota of {limit} leaves {}; free some or have it raised",
-                (limit - used).max(0)
-            )
-        })
-        .collect()
+/// Returns what one more server takes of the quota.
+pub(crate) fn needs(flavor: &Flavor, limits: &Limits) -> Vec<Need> {
+    vec![
+        Need::of_limit("servers", 1, limits.max_total_instances, limits.total_instances_used),
+        Need::of_limit("vCPUs", flavor.vcpus.into(), limits.max_total_cores, limits.total_cores_used),
+        Need::of_limit("MiB of memory", flavor.ram.into(), limits.max_total_ram, limits.total_ram_used),
+    ]
 }
 
 #[cfg(test)]

@@ -420,11 +420,11 @@ impl Restoring<'_> {
     }
 
     async fn rehearse(&self, chosen: Chosen) -> Result<Outcome> {
-        let mut problems = chosen.problems.clone();
+        let mut needs = Vec::new();
         if let Some(flavor) = &chosen.values {
             let limits = self.nova.limits().await;
-            let limits = limits.doing(|| "looking at the quota of the project".to_owned())?;
-            problems.extend(choose::lacking(flavor, &limits));
+            needs =
+                choose::needs(flavor, &limits.doing(|| "looking at the quota of the project".to_owned())?);
         }
         let flavor = chosen.values.as_ref().map(|flavor| flavor.name.as_str());
         let key = match &chosen.key {
@@ -442,13 +442,14 @@ impl Restoring<'_> {
             "ends": if self.record.was_running() { "running" } else { "stopped" },
             "notes": chosen.notes,
         });
-        let mut plan = vec![frame::planned(PlannedEffect::Create, self.name(), details, None)];
+        let action = frame::planned(PlannedEffect::Create, self.name(), details, None);
+        let mut plan = vec![PlannedAction { needs, ..action }];
         if let Key::Import(pair) = &chosen.key {
             let subject = format!("key pair {}", pair.name);
             plan.push(frame::planned(PlannedEffect::Create, subject, Value::Null, None));
         }
         plan.extend(self.planned_ports(&chosen).await?);
-        for problem in problems {
+        for problem in chosen.problems.clone() {
             plan.push(frame::planned(PlannedEffect::Create, self.name(), Value::Null, Some(problem)));
         }
         Ok(Outcome { plan, ..Outcome::default() })

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use karbor_openstack_client::Session;
 use karbor_openstack_client::manila::{AccessRule, Manila, ShareLimits, ShareSnapshot};
 use karbor_plugin::{
-    Description, Error, ErrorKind, Hook, LedgerEntry, OperationKind, Outcome, PlannedEffect, Protection,
-    ResourceKey, ResourceType, Restored, Result, Schemas, Task,
+    Description, Error, ErrorKind, Hook, LedgerEntry, Need, OperationKind, Outcome, PlannedAction,
+    PlannedEffect, Protection, ResourceKey, ResourceType, Restored, Result, Schemas, Task,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -419,28 +419,20 @@ async fn choose(manila: &Manila, record: &ShareRecord, parameters: &Parameters) 
 }
 
 fn rehearse(record: &ShareRecord, name: &str, chosen: Chosen, limits: &ShareLimits) -> Outcome {
-    let size = i64::try_from(record.size).unwrap_or(i64::MAX);
-    let rows = [
-        ("shares", 1, limits.max_total_shares, limits.total_shares_used),
-        ("GiB in shares", size, limits.max_total_share_gigabytes, limits.total_share_gigabytes_used),
+    let (shares, gigabytes) = (limits.total_shares_used, limits.total_share_gigabytes_used);
+    let needs = vec![
+        Need::of_limit("shares", 1, limits.max_total_shares, shares),
+        Need::of_limit("GiB of shares", record.size, limits.max_total_share_gigabytes, gigabytes),
     ];
-    let mut problems = chosen.problems;
-    for (what, wanted, limit, used) in rows {
-        if limit >= 0 && used.saturating_add(wanted) > limit {
-            problems.push(format!(
-                "it needs {wanted} {what}, and the quota of {limit} leaves {}; free some or have it raised",
-                (limit - used).max(0)
-            ));
-        }
-    }
     let details = json!({
         "size_gib": record.size, "share_proto": record.share_proto, "snapshot_id": record.snapshot_id,
         "share_type": {"name": record.share_type_name, "mapped_to": chosen.share_type},
         "share_network": {"id": record.share_network_id, "mapped_to": chosen.share_network},
         "access_rules": record.access_rules.len(), "is_empty": chosen.is_empty,
     });
-    let mut plan = vec![frame::planned(PlannedEffect::Create, name, details, None)];
-    for problem in problems {
+    let action = frame::planned(PlannedEffect::Create, name, details, None);
+    let mut plan = vec![PlannedAction { needs, ..action }];
+    for problem in chosen.problems {
         plan.push(frame::planned(PlannedEffect::Create, name, Value::Null, Some(problem)));
     }
     Outcome { plan, ..Outcome::default() }

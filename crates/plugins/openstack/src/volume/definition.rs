@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use karbor_openstack_client::cinder::{NewVolume, Volume};
-use karbor_plugin::{PlannedAction, PlannedEffect, Result};
+use karbor_plugin::{Need, PlannedAction, PlannedEffect, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -148,13 +148,10 @@ pub(crate) async fn plan(work: &Work<'_>, new: &NewVolume) -> Result<PlannedActi
     let doing = || "looking at what block storage the project may have".to_owned();
     let mut problems = Vec::new();
     let limits = work.cinder.limits().await.doing(doing)?;
-    if !limits.volumes.has_room_for(1) {
-        problems.push(format!("the quota of volumes ({}) is used up", shown(limits.volumes.limit)));
-    }
-    if !limits.gigabytes.has_room_for(new.size) {
-        let left = limits.gigabytes.limit.unwrap_or_default().saturating_sub(limits.gigabytes.used);
-        problems.push(format!("the quota of volumes has {left} GiB left, and {} are needed", new.size));
-    }
+    let needs = vec![
+        Need { of: "volumes".to_owned(), amount: 1, free: limits.volumes.free() },
+        Need { of: "GiB of volumes".to_owned(), amount: new.size, free: limits.gigabytes.free() },
+    ];
     if let Some(kind) = &new.volume_type {
         let types = work.cinder.volume_types().await.doing(doing)?;
         if !types.contains(kind) {
@@ -172,11 +169,8 @@ pub(crate) async fn plan(work: &Work<'_>, new: &NewVolume) -> Result<PlannedActi
         "size_gib": new.size, "volume_type": new.volume_type, "availability_zone": new.availability_zone,
     });
     let problem = (!problems.is_empty()).then(|| problems.join("; "));
-    Ok(frame::planned(PlannedEffect::Create, format!("volume `{}`", new.name), details, problem))
-}
-
-fn shown(limit: Option<u64>) -> String {
-    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
+    let action = frame::planned(PlannedEffect::Create, format!("volume `{}`", new.name), details, problem);
+    Ok(PlannedAction { needs, ..action })
 }
 
 #[cfg(test)]

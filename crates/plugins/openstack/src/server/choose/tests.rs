@@ -134,7 +134,7 @@ fn ports_stand_on_what_was_restored_unless_something_else_was_asked_for() {
 }
 
 #[test]
-fn a_quota_says_what_it_leaves_too_little_of() {
+fn a_server_takes_its_flavor_from_the_quota() {
     let limits = Limits {
         max_total_instances: 10,
         total_instances_used: 10,
@@ -143,7 +143,8 @@ fn a_quota_says_what_it_leaves_too_little_of() {
         total_ram_used: 600,
         ..Limits::default()
     };
-    let lacking = lacking(&a_flavor("1", "small", 512), &limits);
-    assert_eq!(lacking.len(), 2, "{lacking:?}");
-    assert!(lacking[1].contains("leaves 424"), "{lacking:?}");
+    let needs = needs(&a_flavor("1", "small", 512), &limits);
+    let found: Vec<_> = needs.iter().map(|need| (need.of.as_str(), need.amount, need.free)).collect();
+    let vcpus = u64::from(a_flavor("1", "small", 512).vcpus);
+    assert_eq!(found, [("servers", 1, Some(0)), ("vCPUs", vcpus, None), ("MiB of memory", 512, Some(424))]);
 }
