@@ -70,9 +70,7 @@ impl Made {
         F: Future<Output = Result<Option<String>>> + Send,
     {
         let tag = self.tag(task);
-        let mine = |entry: &LedgerEntry| entry.is_open() && entry.kind == self.kind && tag_of(entry) == tag;
-        let known = task.ledger.entries().await?.into_iter().rev().find(mine);
-        let entry = match known {
+        let entry = match self.known(task).await? {
             Some(entry) if entry.state == LedgerState::Created => return Ok(entry.reference),
             Some(entry) => {
                 if let Some(id) = found(find).await? {
@@ -97,6 +95,13 @@ impl Made {
         let id = make.await?;
         task.ledger.created(entry, &id).await?;
         Ok(id)
+    }
+
+    /// Returns what the ledger says of the thing, while it is open.
+    pub(crate) async fn known(&self, task: &Task) -> Result<Option<LedgerEntry>> {
+        let tag = self.tag(task);
+        let mine = |entry: &LedgerEntry| entry.is_open() && entry.kind == self.kind && tag_of(entry) == tag;
+        Ok(task.ledger.entries().await?.into_iter().rev().find(mine))
     }
 
     /// Tells the ledger that the thing is gone.

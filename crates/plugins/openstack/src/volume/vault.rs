@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use karbor_openstack_client::glance::{Glance, Image};
 use karbor_plugin::{
     Description, Error, ErrorKind, Finding, Hook, LedgerEntry, OperationKind, Outcome, Protection,
     ResourceKey, ResourceType, Restored, Result, Schemas, Task,
@@ -303,9 +304,11 @@ impl VolumeVault {
                 id
             }
             Transport::Image => {
-                new.image = Some(fill_image(work, &definition, stream).await?);
+                let image = fill_image(work, &definition, stream).await?;
+                new.image = Some(image.clone());
                 let id = work.volume(&made, new).await?;
-                work.volume_in(&id, &["available"]).await?;
+                work.volume_in(&id, &["available", "uploading"]).await?;
+                read_back(work, &id, &image).await?;
                 id
             }
         };
@@ -350,16 +353,39 @@ impl VolumeVault {
 
 /// Has Cinder upload a volume, and stores the image's bytes.
 async fn store_image(work: &Work<'_>, volume: &str) -> Result<()> {
-    let (task, glance) = (work.task, work.glance()?);
-    let made = Made::scaffold(images::IMAGE, "upload");
-    let tag = made.tag(task);
+    let glance = work.glance()?;
+    let image = uploaded(work, &glance, volume, "upload").await?;
+    images::store(work.task, &glance, &image, STREAM).await?;
+    Ok(())
+}
+
+/// Has Cinder upload a volume as an image, once.
+async fn uploaded(work: &Work<'_>, glance: &Glance, volume: &str, role: &'static str) -> Result<Image> {
+    let made = Made::scaffold(images::IMAGE, role);
+    let tag = made.tag(work.task);
     let make = async {
         let begun = work.cinder.upload_to_image(volume, &tag, false).await;
         begun.doing(|| format!("uploading volume {volume} as an image"))
     };
-    let id = made.once(task, || images::find(&glance, &tag), make).await?;
-    let image = images::active(task, &glance, work.patience, &id).await?;
-    images::store(task, &glance, &image, STREAM).await?;
+    let id = made.once(work.task, || images::find(glance, &tag), make).await?;
+    images::active(work.task, glance, work.patience, &id).await
+}
+
+/// Has Cinder upload the new volume once more: Glance's digest of it must be that of the image it was made of.
+async fn read_back(work: &Work<'_>, volume: &str, image: &str) -> Result<()> {
+    let glance = work.glance()?;
+    let sent = glance.image(image).await.doing(|| format!("looking at image {image}"))?;
+    let back = uploaded(work, &glance, volume, "read-back").await?;
+    work.volume_in(volume, &["available"]).await?;
+    let digest = |image: &Image| (image.os_hash_algo.clone(), image.os_hash_value.clone());
+    // A larger volume has zeros behind what was sent, and a digest that tells nothing of it.
+    if back.size < sent.size || back.size == sent.size && digest(&sent) != digest(&back) {
+        let text = format!(
+            "volume {volume} does not read back as it was protected: its digest is not that of the image it was made \
+             of; look after the storage that it was written to"
+        );
+        return Err(Error::new(ErrorKind::Damaged, text));
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use karbor_openstack_client::cinder::{Attachment, Cinder, NewVolume, Snapshot, Volume};
 use karbor_openstack_client::glance::Glance;
 use karbor_openstack_client::{ErrorKind as Cause, Session};
-use karbor_plugin::{Error, ErrorKind, LedgerEntry, Outcome, Result, Task};
+use karbor_plugin::{Error, ErrorKind, LedgerEntry, LedgerState, Outcome, Result, Task};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -88,7 +88,8 @@ impl<'a> Work<'a> {
         self.patience.wait(self.task, &what, ask).await
     }
 
-    /// Begins the snapshot of a volume, once.
+    /// Begins the snapshot of a volume, once. One that is on its way out, of a run that was dropped at its end, is let
+    /// go first.
     pub(crate) async fn snapshot(
         &self,
         made: &Made,
@@ -96,6 +97,18 @@ impl<'a> Work<'a> {
         new: SnapshotOptions<'_>,
     ) -> Result<String> {
         let tag = made.tag(self.task);
+        if let Some(known) = made.known(self.task).await?.filter(|known| known.state == LedgerState::Created)
+        {
+            let id = &known.reference;
+            let there = match self.cinder.snapshot(id).await {
+                Err(err) if err.is_not_found() => None,
+                snapshot => Some(snapshot.doing(|| format!("looking at snapshot {id}"))?),
+            };
+            if there.is_none_or(|snapshot| snapshot.status.contains("deleting")) {
+                self.remove_snapshot(id).await?;
+                made.gone(self.task).await?;
+            }
+        }
         let make = async {
             let metadata = new.metadata(&tag);
             let name = new.name.clone().unwrap_or_else(|| made.name(self.task));
