@@ -126,7 +126,14 @@ impl Actions {
             sealed,
             created_at,
         };
-        self.store().create_delegation(&note).await?;
+        match self.store().create_delegation(&note).await {
+            Err(karbor_store::Error::AlreadyExists { .. }) => {
+                // An operation that is taken up again: its first right is not taken back yet.
+                self.take_back(owner).await?;
+                self.store().create_delegation(&note).await?;
+            }
+            created => created?,
+        }
         let mut trust = None;
         let queued = async {
             if let Some(token) = token {
@@ -140,6 +147,18 @@ impl Actions {
             self.withdraw(owner, trust.as_deref()).await;
         }
         queued
+    }
+
+    /// Takes back what an operation had before it is given another right.
+    async fn take_back(&self, owner: DelegationOwner) -> Result<()> {
+        let (DelegationOwner::Operation(id), Some(delegations)) = (owner, &self.parts.delegations) else {
+            return Ok(());
+        };
+        let old = self.store().delegation_of(id).await?;
+        if let Some(trust) = old.filter(|old| old.owner == owner).and_then(|old| old.trust) {
+            delegations.revoke(&trust).await.map_err(refusal)?;
+        }
+        Ok(self.store().remove_delegation(owner).await?)
     }
 
     /// Takes a right back now; what fails here is done by whoever compares notes with owners.

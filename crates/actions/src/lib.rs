@@ -27,6 +27,7 @@ mod plans;
 mod protectables;
 mod providers;
 mod quotas;
+mod reopen;
 mod restores;
 mod retention;
 mod rpo;

@@ -183,7 +183,7 @@ fn together(states: impl Iterator<Item = StepState>) -> StepState {
 }
 
 /// What a policy sees of an operation.
-fn attributes(operation: &Operation) -> Attributes {
+pub(crate) fn attributes(operation: &Operation) -> Attributes {
     let value = json!({
         "id": operation.id, "project_id": operation.project, "kind": operation.kind, "state": operation.state,
         "user_id": operation.user, "plan_id": operation.plan, "checkpoint_id": operation.checkpoint,

@@ -74,7 +74,14 @@ impl Actions {
             checkpoint: Some(checkpoint.id),
             restore: Some(id),
             provider: Some(request.provider),
-            request: request_of(caller, OperationRequest { parameters, ..OperationRequest::default() }),
+            request: request_of(
+                caller,
+                OperationRequest {
+                    parameters,
+                    elsewhere: request.login.is_some(),
+                    ..OperationRequest::default()
+                },
+            ),
             ..self.new_operation(OperationId(id.0), OperationKind::Restore, caller, &caller.project)
         };
         let owner = DelegationOwner::Operation(operation.id);

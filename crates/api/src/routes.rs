@@ -513,8 +513,8 @@ fn operations(routes: &mut Routes) {
     routes.address(
         &format!("{path}/{{id}}/action"),
         Node::new().post(
-            Op::new("cancel-operation", "End an operation", One("operation", "Operation"))
-                .takes(Takes::One("cancel", "Nothing"))
+            Op::new("act-on-operation", "End, resume or undo an operation", One("operation", "Operation"))
+                .takes(Takes::Flat("OperationAction"))
                 .or(&[409])
                 .since("1.1"),
             operations::act,

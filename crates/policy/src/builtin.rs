@@ -75,6 +75,8 @@ pub const BUILTIN: &[Builtin] = &[
     rule("operation:get", OWNER, "GET /operations/{id}"),
     rule("operation:get_all", OWNER, "GET /operations"),
     rule("operation:cancel", OWNER, "POST /operations/{id}/action (cancel)"),
+    rule("operation:resume", OWNER, "POST /operations/{id}/action (resume)"),
+    rule("operation:undo", OWNER, "POST /operations/{id}/action (undo)"),
     rule("bank_account:get", OWNER, "GET /bank_accounts/{bank}"),
     rule("bank_account:get_all", OWNER, "GET /bank_accounts"),
     rule("bank_account:update", ADMIN, "PUT /bank_accounts/{bank}"),

@@ -34,6 +34,12 @@ pub struct OperationRequest {
     /// Copy: what is copied. The operation's own checkpoint is the copy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<CopySource>,
+    /// Restore: into another project or site, with credentials that are not kept when it has ended.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
+    /// Only remove what earlier runs of the operation made and left.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub undo: bool,
 }
 
 /// How much of a checkpoint a verification reads.
@@ -84,6 +90,8 @@ mod tests {
             test: true,
             thoroughness: Thoroughness::Sample { percent: 5 },
             source: None,
+            elsewhere: true,
+            undo: true,
         };
         let json = serde_json::to_value(&full).expect("to JSON");
         assert_eq!(json["thoroughness"], json!({"sample": {"percent": 5}}));

@@ -117,6 +117,7 @@ text_enum!(/** The state of a restore or a verification. */ RunState, "restore s
 text_enum!(/** What happens to a restore or a verification. */ RunEvent, "restore event" {
     /** All resources are done. */ Finished = "finished",
     /** It failed or was cancelled. */ Failed = "failed",
+    /** What was not done is tried again. */ Resumed = "resumed",
 });
 
 impl RunState {
@@ -125,6 +126,7 @@ impl RunState {
         match (self, event) {
             (Self::InProgress, RunEvent::Finished) => Some(Self::Success),
             (Self::InProgress, RunEvent::Failed) => Some(Self::Fail),
+            (Self::Fail, RunEvent::Resumed) => Some(Self::InProgress),
             _ => None,
         }
     }

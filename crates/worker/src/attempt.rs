@@ -19,7 +19,7 @@ use crate::crash::Place;
 use crate::lease::Lease;
 use crate::service::Shared;
 use crate::stop::{Failure, Stop};
-use crate::{copy, delete, protect, restore, sweep, verify};
+use crate::{copy, delete, protect, restore, sweep, undo, verify};
 
 /// What every part of an attempt works with.
 #[derive(Debug)]
@@ -118,6 +118,9 @@ impl Attempt {
         {
             // Not even letting go went through.
             return Err(failure.clone().into());
+        }
+        if self.request.undo {
+            return undo::run(self).await;
         }
         match self.operation.kind {
             OperationKind::Protect => protect::run(self).await,
@@ -229,6 +232,9 @@ impl Attempt {
                 ..Default::default()
             })
         };
+        if self.request.undo {
+            return SubjectChange::None;
+        }
         match self.operation.kind {
             OperationKind::Protect | OperationKind::Copy => checkpoint(CheckpointEvent::Failed),
             OperationKind::Delete => checkpoint(CheckpointEvent::DeleteFailed),

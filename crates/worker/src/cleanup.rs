@@ -1,7 +1,8 @@
 //! Leaving nothing behind: what an operation made on the way, and did not end itself, is ended here.
 //!
-//! It runs after the last step of every attempt that gets that far, whether all went well or not. An entry that
-//! cannot be ended does not change what the operation came to: it stays in the ledger, and the resource says so.
+//! It runs after the last step of every attempt that gets that far, whether all went well or not. An operation that
+//! cannot end an entry now is put off, as often as operations are tried; after that the entry does not change what the
+//! operation came to: it stays in the ledger, and the resource says so.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::crash::Place;
 use crate::drive::Drive;
 use crate::ledger::as_plugins_see;
 use crate::progress::StepProgress;
-use crate::stop::Stop;
+use crate::stop::{Failure, Stop};
 
 /// What is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +28,15 @@ pub(crate) enum Goes {
 }
 
 impl Drive {
-    /// Ends what stands open in the ledger, newest first.
-    pub(crate) async fn clean_up(&mut self, goes: Goes) -> Result<(), Stop> {
+    /// Ends what stands open in the ledger, newest first, and returns how much could not be ended.
+    pub(crate) async fn clean_up(&mut self, goes: Goes) -> Result<usize, Stop> {
         let attempt = Arc::clone(&self.attempt);
         let store = &attempt.shared.store;
         let entries = attempt.store(|| store.list_ledger(attempt.operation.id)).await?;
         let places: HashMap<_, _> =
             self.members.iter().enumerate().map(|(index, member)| (member.key().clone(), index)).collect();
+        let is_last = attempt.operation.attempt >= attempt.shared.config.operation_attempts.get();
+        let (mut left, mut later) = (0, None);
         for row in entries.into_iter().rev() {
             let Some(&resource) = places.get(&row.resource) else { continue };
             let entry = as_plugins_see(row);
@@ -53,15 +56,23 @@ impl Drive {
                     "Left behind {} {} of {}: {}", entry.kind, entry.reference, member.key(), err.message()
                 );
                 let message = format!("this {} was left behind: {}", entry.kind, err.message());
-                let severity = Severity::Warning;
-                member.findings.push(Finding { severity, subject: entry.reference.clone(), message });
+                later.get_or_insert_with(|| {
+                    let text = format!("what was made on the way is still to be removed: {}", err.message());
+                    Failure::new(err.kind(), text).of(member.key())
+                });
+                let (severity, subject) = (Severity::Warning, entry.reference.clone());
+                member.findings.push(Finding { severity, subject, message });
+                left += 1;
                 continue;
             }
             let (claim, id) = (&attempt.lease.claim, entry.id.0);
             attempt.store(|| store.ledger_removed(claim, id, attempt.now())).await?;
         }
+        if let Some(failure) = later.filter(|_| !is_last) {
+            return Err(Stop::Later(failure));
+        }
         attempt.pass(Place::CleanedUp).await;
-        Ok(())
+        Ok(left)
     }
 
     async fn end(&self, resource: usize, entry: &karbor_plugin::LedgerEntry) -> karbor_plugin::Result<()> {

@@ -121,7 +121,7 @@ async fn remember(attempt: &Attempt, row: &Checkpoint, graph: &Graph) -> Result<
 }
 
 /// Returns the graph that the row knows; without one there is nothing to ask plugins about.
-fn known_graph(row: &Checkpoint) -> Result<Graph, Failure> {
+pub(crate) fn known_graph(row: &Checkpoint) -> Result<Graph, Failure> {
     match &row.graph {
         None => Ok(Graph::default()),
         Some(packed) => Graph::unpack(packed).map_err(|err| {

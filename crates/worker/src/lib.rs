@@ -40,6 +40,7 @@ mod rights;
 mod service;
 mod stop;
 mod sweep;
+mod undo;
 mod verify;
 
 pub use banks::Banks;

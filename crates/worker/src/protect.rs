@@ -367,8 +367,23 @@ pub(crate) async fn available(
         committed_at: Some(attempt.now()),
         ..CheckpointChange::default()
     };
-    let result = json!({
+    let mut result = json!({
         "resources": resources, "logical_bytes": info.logical_bytes, "stored_bytes": info.stored_bytes,
     });
+    if let Some(short_phase) = short_phase(attempt).await? {
+        result["short_phase"] = short_phase;
+    }
     attempt.finish(End { result, subject: SubjectChange::Checkpoint(change), failure: None }).await
+}
+
+/// Tells for how long the application was held: from the first `prepare_begin` to the last `prepare_finish`, between
+/// which all snapshots were taken.
+async fn short_phase(attempt: &Attempt) -> Result<Option<Value>, Stop> {
+    let hooks = [Hook::PrepareBegin.as_str(), Hook::PrepareFinish.as_str()];
+    let id = attempt.operation.id;
+    let span = attempt.store(|| attempt.shared.store.span_of_hooks(id, &hooks)).await?;
+    Ok(span.map(|(began_at, ended_at)| {
+        let milliseconds = (ended_at.as_micros() - began_at.as_micros()).max(0) / 1000;
+        json!({"began_at": began_at.to_string(), "ended_at": ended_at.to_string(), "milliseconds": milliseconds})
+    }))
 }

@@ -412,6 +412,18 @@ fn small() -> Value {
         },
         "Limits": limits,
         "Nothing": {"type": "object", "additionalProperties": false},
+        "OperationAction": {
+            "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
+            "properties": {
+                "cancel": {"$ref": "#/components/schemas/Nothing"},
+                "resume": {"$ref": "#/components/schemas/Reopening"},
+                "undo": {"$ref": "#/components/schemas/Reopening"},
+            },
+        },
+        "Reopening": {
+            "type": "object", "additionalProperties": false, "description": "Since microversion 1.2",
+            "properties": {"restore_auth": {"$ref": "#/components/schemas/Metadata"}},
+        },
     })
 }
 

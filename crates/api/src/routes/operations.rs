@@ -4,8 +4,10 @@ use karbor_actions::OperationView;
 use karbor_types::OperationId;
 
 use crate::Microversion;
+use crate::body::{Leaves, Members};
 use crate::call::{Answer, Call};
 use crate::paging::Strictness;
+use crate::routes::restores::login;
 use crate::views;
 
 pub(super) async fn list(call: Call) -> Answer {
@@ -31,9 +33,21 @@ pub(super) async fn resources(call: Call) -> Answer {
 
 pub(super) async fn act(mut call: Call) -> Answer {
     call.since(Microversion::V1_1)?;
-    let body = call.envelope("cancel")?;
+    let body = call.json()?;
+    let wish = ["resume", "undo"].into_iter().find(|name| body.get(name).is_some());
+    let Some(wish) = wish.filter(|_| call.speaks(Microversion::V1_2)) else {
+        Members::envelope(body, "cancel")?.done()?;
+        let found = call.actions().cancel_operation(&call.caller, id(&call)?).await?;
+        return shown(&call, &found);
+    };
+    let mut body = Members::envelope(body, wish)?;
+    let auth = body.metadata("restore_auth", Leaves::PlainOrNull)?;
     body.done()?;
-    let found = call.actions().cancel_operation(&call.caller, id(&call)?).await?;
+    let (id, login) = (id(&call)?, auth.and_then(|auth| login(None, &auth)));
+    let found = match wish {
+        "resume" => call.actions().resume_operation(&call.caller, id, login).await?,
+        _ => call.actions().undo_operation(&call.caller, id, login).await?,
+    };
     shown(&call, &found)
 }
 

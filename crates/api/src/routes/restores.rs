@@ -51,7 +51,7 @@ pub(super) async fn show(call: Call) -> Answer {
 
 /// Reads credentials for another project or site; nothing where there is no user with a password, as the old client
 /// sends for "my own".
-fn login(target: Option<&str>, auth: &Map<String, Value>) -> Option<Login> {
+pub(super) fn login(target: Option<&str>, auth: &Map<String, Value>) -> Option<Login> {
     let text = |name: &str| auth.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let domain = |name: &str| text(name).unwrap_or("Default").to_owned();
     Some(Login {

@@ -5,6 +5,7 @@
 
 mod bank_account;
 mod checkpoint;
+mod elsewhere;
 mod follow;
 mod http;
 mod keystone;

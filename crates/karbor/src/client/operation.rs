@@ -1,9 +1,10 @@
 //! `karbor operation …`
 
 use anyhow::{Result, bail};
-use clap::Subcommand;
-use serde_json::json;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
+use crate::client::elsewhere::Elsewhere;
 use crate::client::{Client, Output, follow};
 
 #[derive(Debug, Subcommand)]
@@ -38,12 +39,36 @@ pub(crate) enum Command {
         #[arg(long)]
         wait: bool,
     },
+    /// Go on with a restore that failed or was cancelled: what was restored stays, the rest is tried again
+    Resume {
+        /// Id
+        operation: String,
+        #[command(flatten)]
+        again: Again,
+    },
+    /// Remove what a protect or restore that failed or was cancelled made outside the bank, or left there
+    Undo {
+        /// Id
+        operation: String,
+        #[command(flatten)]
+        again: Again,
+    },
     /// List the operation log
     Log {
         /// At most so many
         #[arg(long)]
         limit: Option<usize>,
     },
+}
+
+/// How an operation is taken up again.
+#[derive(Debug, Args)]
+pub(crate) struct Again {
+    #[command(flatten)]
+    elsewhere: Elsewhere,
+    /// Follow it until it has ended
+    #[arg(long)]
+    wait: bool,
 }
 
 pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> Result<()> {
@@ -103,6 +128,32 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
             }
             output.say(&format!("Cancelling operation {operation}"))
         }
+        Command::Resume { operation, again } => {
+            let ended = reopen(client, output, &operation, "resume", &again).await?;
+            match ended.as_ref().map(|ended| ended["state"].as_str()) {
+                None => output.say(&format!("Going on with operation {operation}")),
+                Some(Some("succeeded")) => output.say(&format!("Operation {operation} succeeded")),
+                Some(_) => {
+                    bail!(
+                        "{}",
+                        follow::failure(&format!("operation {operation}"), &ended.unwrap_or_default())
+                    )
+                }
+            }
+        }
+        Command::Undo { operation, again } => {
+            let ended = reopen(client, output, &operation, "undo", &again).await?;
+            match ended.as_ref().map(|ended| ended["state"].as_str()) {
+                None => output.say(&format!("Undoing operation {operation}")),
+                Some(Some("cancelled")) => output.say(&format!("Operation {operation} is undone")),
+                Some(_) => {
+                    bail!(
+                        "{}",
+                        follow::failure(&format!("operation {operation}"), &ended.unwrap_or_default())
+                    )
+                }
+            }
+        }
         Command::Log { limit } => {
             let logs = client.list("/operation_logs", "operation_logs", &[], limit).await?;
             let columns = [
@@ -117,4 +168,20 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
             output.list(&logs, &columns)
         }
     }
+}
+
+/// Takes an operation up again, and returns it as it has ended where that is waited for.
+async fn reopen(
+    client: &Client,
+    output: &Output,
+    operation: &str,
+    wish: &str,
+    again: &Again,
+) -> Result<Option<Value>> {
+    let body = json!({wish: again.elsewhere.body()?});
+    client.post(&format!("/operations/{operation}/action"), &body).await?;
+    if !again.wait {
+        return Ok(None);
+    }
+    follow::to_the_end(client, output, operation).await.map(Some)
 }

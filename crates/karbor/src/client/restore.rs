@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use crate::client::elsewhere::Elsewhere;
 use crate::client::output::bytes;
 use crate::client::{Client, Output, checkpoint, follow, plan};
 
@@ -30,6 +31,11 @@ pub(crate) enum Command {
         /// Parameter as TYPE.member=value or TYPE#ID.member=value; can be given several times
         #[arg(long = "parameter", short = 'p', value_name = "KEY=VALUE")]
         parameters: Vec<String>,
+        /// The Keystone of another site, whose cloud the checkpoint is restored into
+        #[arg(long, value_name = "URL", requires = "as_user")]
+        into_site: Option<String>,
+        #[command(flatten)]
+        elsewhere: Elsewhere,
         /// Only show what would be done, and what would fail
         #[arg(long)]
         dry_run: bool,
@@ -51,11 +57,15 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
         Command::Show { restore } => {
             output.object(&client.get(&format!("/restores/{restore}"), &[]).await?["restore"].take())
         }
-        Command::Create { checkpoint, parameters, dry_run, wait } => {
+        Command::Create { checkpoint, parameters, into_site, elsewhere, dry_run, wait } => {
             let (provider, found) = checkpoint::find(client, &checkpoint).await?;
             let mut body = json!({"restore": {
                 "provider_id": provider, "checkpoint_id": found["id"],
                 "parameters": plan::parse_parameters(&parameters)?}});
+            if let Some(auth) = elsewhere.auth()? {
+                body["restore"]["restore_auth"] = auth;
+                body["restore"]["restore_target"] = json!(into_site);
+            }
             if dry_run {
                 body["restore"]["dry_run"] = Value::Bool(true);
             }

@@ -128,7 +128,15 @@ impl Store {
             let states = [OperationState::Queued, OperationState::Running].map(OperationState::as_str);
             ids("operations").and_where(Expr::col("state").is_in(states)).take()
         };
-        let ended = ids("operations").and_where(Expr::col("ended_at").is_not_null()).take();
+        // One that is made before its operation is taken up again belongs to no end that has been.
+        let ended = ids("operations")
+            .and_where(Expr::col("ended_at").is_not_null())
+            .and_where(
+                Expr::col(("operations", "ended_at"))
+                    .gte(Expr::col((Delegation::TABLE, "created_at")))
+                    .or(Expr::col((Delegation::TABLE, "created_at")).lt(before.as_micros())),
+            )
+            .take();
         let at_work = logged()
             .and_where(Expr::col("scheduled_operation_id").is_not_null())
             .and_where(Expr::col("operation_id").in_subquery(unfinished()))

@@ -147,6 +147,20 @@ pub(crate) struct Ended<'a> {
     pub(crate) extra_info: &'a Value,
 }
 
+/// Says in the log of an operation that it goes on.
+pub(crate) async fn take_up_log(
+    tx: &mut Transaction,
+    operation: OperationId,
+    status: &'static str,
+    now: Instant,
+) -> Result<()> {
+    let mut update = Query::update();
+    update.table(OperationLog::TABLE).value("updated_at", now.as_micros()).value("status", status);
+    update.value("ended_at", Option::<i64>::None).value("error_info", Option::<String>::None);
+    update.and_where(Expr::col("operation_id").eq(operation.to_string()));
+    tx.execute(&update).await.map(drop)
+}
+
 /// Brings the record of an operation, if it has one, up to date.
 pub(crate) async fn update_log(
     tx: &mut Transaction,

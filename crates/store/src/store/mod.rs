@@ -19,6 +19,7 @@ mod plans;
 mod promises;
 mod purge;
 mod quotas;
+mod reopen;
 mod runs;
 mod schedule;
 mod services;
@@ -33,6 +34,7 @@ use sea_query::{Expr, ExprTrait, Query, SelectStatement};
 
 #[cfg(feature = "failpoints")]
 pub use interference::Interference;
+pub use reopen::Reopening;
 
 use crate::query::Column;
 use crate::sql::{Database, Row, Table, known_version, list_statement, marker_statement, not_found};

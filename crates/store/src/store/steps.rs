@@ -167,6 +167,26 @@ impl Store {
         self.rows("listing the steps of an operation", &select).await?.iter().map(Step::read).collect()
     }
 
+    /// Returns when the first of an operation's steps of these hooks was started and when the last of them ended;
+    /// nothing while one of the two has not happened.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn span_of_hooks(
+        &self,
+        operation: OperationId,
+        hooks: &[&str],
+    ) -> Result<Option<(Instant, Instant)>> {
+        let mut select = Query::select();
+        select.expr_as(Func::min(Expr::col("started_at")), "began_at").from(Step::TABLE);
+        select.expr_as(Func::max(Expr::col("ended_at")), "ended_at");
+        select.and_where(Expr::col("operation_id").eq(operation.to_string()));
+        select.and_where(Expr::col("hook").is_in(hooks.iter().copied()));
+        let rows = self.rows("looking at the times of an operation's steps", &select).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(row.optional_instant("began_at")?.zip(row.optional_instant("ended_at")?))
+    }
+
     /// Returns how far an operation has come. It is all zero for an operation without steps.
     ///
     /// # Errors

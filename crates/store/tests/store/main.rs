@@ -92,6 +92,7 @@ cases! {
     occurrences::no_statement_of_the_schedule_scans,
     operations::an_operation_that_is_given_back_waits_for_its_time,
     operations::a_cancel_makes_a_queued_one_due,
+    operations::what_has_failed_is_taken_up_again,
     operations::the_end_is_written_everywhere_at_once,
     operations::an_end_that_does_not_fit_changes_nothing,
     operations::restores_and_verifications_follow_their_operation,

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use karbor_store::{
-    CheckpointChange, CheckpointStats, Claimed, Error, Finish, NewCheckpoint, OperationLogColumn,
-    OperationLogQuery, QuotaResource, RunChange, Store, SubjectChange,
+    CheckpointChange, CheckpointStats, Claimed, Error, Finish, NewCheckpoint, NewStep, OperationLogColumn,
+    OperationLogQuery, QuotaResource, Reopening, RunChange, StepChange, StepEnd, Store, SubjectChange,
 };
 use karbor_types::{
-    CheckpointEvent, CheckpointState, OperationId, OperationKind, OperationState, RunEvent, RunState,
+    CheckpointEvent, CheckpointState, OperationId, OperationKind, OperationState, ResourceKey, RunEvent,
+    RunState, StepState,
 };
 use serde_json::{Value, json};
 
@@ -50,6 +51,59 @@ pub(crate) async fn an_operation_that_is_given_back_waits_for_its_time(world: Wo
     assert_eq!(store.claim(&claim_as("w"), at(99)).await.expect("looked"), None);
     let third = claim(store, 100).await;
     assert_eq!((third.claim.epoch().0, third.operation.attempt, third.operation.reason), (3, 2, None));
+}
+
+pub(crate) async fn what_has_failed_is_taken_up_again(world: World) {
+    let store = &world.store;
+    store.create_operation(&operation(1, OperationKind::Sweep, "p"), at(0)).await.expect("queued");
+    let claimed = claim(store, 1).await;
+    let id = claimed.operation.id;
+    let hooks = ["prepare_begin", "main", "complete"];
+    let steps = (0u32..).zip(hooks).map(|(ordinal, hook)| NewStep {
+        resource: ResourceKey::new("Test::Thing", "a"),
+        hook: hook.to_owned(),
+        ordinal,
+    });
+    store.save_steps(&claimed.claim, &steps.collect::<Vec<_>>()).await.expect("saved");
+    let ended =
+        |state| StepEnd { state, outcome: Value::Null, reason: Some("so".to_owned()), progress: None };
+    let states = [StepState::Done, StepState::Failed, StepState::Skipped];
+    let changes =
+        (0u32..).zip(states).map(|(ordinal, state)| StepChange::Finished { ordinal, end: ended(state) });
+    store.record_steps(&claimed.claim, &changes.collect::<Vec<_>>(), at(2)).await.expect("noted");
+    let request = json!({"undo": true});
+    let again = |reopening| store.reopen_operation(id, reopening, &request, at(5));
+    let early = again(Reopening::Resume).await;
+    assert!(matches!(early, Err(Error::Conflict { .. })), "it runs: {early:?}");
+    store
+        .finish(&claimed.claim, &ends(OperationState::Failed, SubjectChange::None), at(3))
+        .await
+        .expect("ended");
+
+    let states = async || -> Vec<StepState> {
+        let steps = store.list_steps(id, None, 9).await.expect("listed");
+        steps.iter().map(|step| step.state).collect()
+    };
+    let queued = again(Reopening::CleanUp).await.expect("taken up");
+    assert_eq!((queued.state, queued.attempt, queued.due_at), (OperationState::Queued, 0, at(5)));
+    assert_eq!((queued.reason, queued.ended_at, queued.request["undo"].as_bool()), (None, None, Some(true)));
+    assert_eq!(states().await, [StepState::Done, StepState::Failed, StepState::Skipped]);
+    assert!(matches!(again(Reopening::Resume).await, Err(Error::Conflict { .. })), "it is queued already");
+    assert!(
+        matches!(
+            store.finish(&claimed.claim, &ends(OperationState::Failed, SubjectChange::None), at(6)).await,
+            Err(Error::LeaseLost { .. })
+        ),
+        "the old claim is worth nothing"
+    );
+    let second = claim(store, 6).await;
+    assert!(second.claim.epoch() > claimed.claim.epoch());
+    store
+        .finish(&second.claim, &ends(OperationState::Cancelled, SubjectChange::None), at(7))
+        .await
+        .expect("ended");
+    again(Reopening::Resume).await.expect("taken up");
+    assert_eq!(states().await, [StepState::Done, StepState::Pending, StepState::Pending]);
 }
 
 pub(crate) async fn a_cancel_makes_a_queued_one_due(world: World) {

@@ -48,12 +48,17 @@ pub(crate) async fn thousands_of_steps_are_saved_and_changed_together(world: Wor
         assert_eq!((step.state, step.attempts, &step.outcome), (StepState::Pending, 0, &Value::Null));
     }
     let started: Vec<StepChange> = (0..STEPS).map(|ordinal| StepChange::Started { ordinal }).collect();
+    let span = || store.span_of_hooks(claim.operation(), &["prepare_begin", "prepare_finish"]);
+    assert_eq!(span().await.expect("looked up"), None);
     store.record_steps(&claim, &started, at(5)).await.expect("noted");
+    assert_eq!(span().await.expect("looked up"), None);
     let ended = (0..STEPS).map(|ordinal| {
         let outcome = if ordinal % 4 == 2 { json!({"stream": ordinal}) } else { Value::Null };
         StepChange::Finished { ordinal, end: end(StepState::Done, outcome) }
     });
     store.record_steps(&claim, &ended.collect::<Vec<_>>(), at(6)).await.expect("noted");
+    assert_eq!(span().await.expect("looked up"), Some((at(5), at(6))));
+    assert_eq!(store.span_of_hooks(claim.operation(), &["quiesce"]).await.expect("looked up"), None);
     for step in all(store, &claim).await {
         let outcome = if step.ordinal % 4 == 2 { json!({"stream": step.ordinal}) } else { Value::Null };
         assert_eq!((step.state, step.attempts, step.outcome), (StepState::Done, 1, outcome));

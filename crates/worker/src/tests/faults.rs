@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use karbor_bank::wrap::{Fault, Operation, Rule};
 use karbor_plugin::ErrorKind;
+use karbor_store::Reopening;
 use karbor_types::{CheckpointState, Hook, OperationKind, OperationState, RunState};
 
 use super::house::{House, NOTHING, config, status};
@@ -265,11 +266,13 @@ async fn a_restore_test_fails_where_the_restore_would_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_cleaned_up_is_told() {
     let house = house().await;
-    let worker = house.worker();
+    let settings = WorkerConfig { operation_attempts: 2.try_into().unwrap(), ..config() };
+    let worker = house.worker_with(settings, CrashPoints::default());
     house.outside.fail(OperationKind::Protect, Hook::Complete, "web", How::Before(ErrorKind::Other));
-    house.outside.lock().unclean = 1;
+    house.outside.lock().unclean = usize::MAX;
     let checkpoint = house.protect(&["web"]).await;
     let operation = house.ended(checkpoint).await;
+    assert_eq!(operation.attempt, 2, "it was put off once");
     let findings = operation.result["resources"][0]["findings"].to_string();
     assert!(findings.contains("left behind"), "{findings}");
     let open = house.store.list_ledger(checkpoint.into()).await.unwrap();
@@ -277,7 +280,79 @@ async fn what_cannot_be_cleaned_up_is_told() {
         open.iter().any(|entry| entry.state != karbor_store::LedgerState::Removed),
         "it stays in the ledger"
     );
+    // Undone once that is possible again.
+    house.outside.lock().unclean = 1;
+    let undone = house.undo(checkpoint.into()).await;
+    assert_eq!(undone.state, OperationState::Cancelled);
+    assert!(undone.reason.unwrap().contains("undone"));
+    assert_eq!(house.checkpoint(checkpoint).await.state, CheckpointState::Error);
     worker.end().await;
+    house.outside.assert_tidy();
+    house.assert_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_cleaned_up_now_is_cleaned_up_later() {
+    let house = house().await;
+    let worker = house.worker();
+    house.outside.lock().unclean = 4;
+    house.outside.fail(OperationKind::Protect, Hook::Complete, "web", How::Before(ErrorKind::Other));
+    let checkpoint = house.protect(&["web"]).await;
+    let operation = house.ended(checkpoint).await;
+    assert_eq!(operation.state, OperationState::Failed);
+    assert!(operation.attempt > 1, "it was put off");
+    let told = operation.result["resources"].to_string();
+    assert!(!told.contains("left behind"), "{told}");
+    worker.end().await;
+    house.assert_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_failed_is_resumed_or_undone() {
+    let house = house().await;
+    let worker = house.worker();
+    let checkpoint = house.protect(&["app", "lone"]).await;
+    house.succeeded(checkpoint).await;
+    house.outside.fail_times(OperationKind::Restore, Hook::Main, "web", How::Before(ErrorKind::Denied), 3);
+    let (restore, operation) = house.restore(checkpoint).await;
+    house.ended(operation).await;
+    assert_eq!(house.outside.lock().restored.len(), 2, "two do not depend on what failed");
+    let undone = house.undo(operation).await;
+    assert_eq!(undone.state, OperationState::Cancelled);
+    assert!(house.outside.lock().restored.is_empty(), "nothing is left of it");
+    assert_eq!(house.store.get_restore(restore).await.unwrap().state, RunState::Fail);
+
+    house.outside.lock().calls.clear();
+    let (restore, operation) = house.restore(checkpoint).await;
+    let failed = house.ended(operation).await;
+    let fared = ["web", "app", "db", "lone"].map(|id| status(&failed, id));
+    assert_eq!(fared, ["failed", "skipped", "done", "done"]);
+    let calls = |id: &str| {
+        let things = house.outside.lock();
+        let main = |call: &&(OperationKind, Hook, String)| {
+            call.0 == OperationKind::Restore && call.1 == Hook::Main && call.2 == id
+        };
+        things.calls.iter().filter(main).count()
+    };
+
+    // It fails once more, and then goes through; what was restored is left alone.
+    let again = house.resume(operation).await;
+    assert_eq!((again.state, status(&again, "web").as_str()), (OperationState::Failed, "failed"));
+    assert_eq!(house.store.get_restore(restore).await.unwrap().state, RunState::Fail);
+    let again = house.resume(operation).await;
+    assert_eq!(again.state, OperationState::Succeeded, "{:?}", again.reason);
+    for id in ["app", "web", "db", "lone"] {
+        assert_eq!(status(&again, id), "done");
+    }
+    assert_eq!((calls("web"), calls("db"), calls("lone"), calls("app")), (3, 1, 1, 1));
+    let row = house.store.get_restore(restore).await.unwrap();
+    assert_eq!((row.state, row.reason), (RunState::Success, None));
+    assert_eq!(house.outside.lock().restored.len(), 4);
+    let over = house.reopen(operation, Reopening::Resume).await;
+    assert!(matches!(over, Err(karbor_store::Error::Conflict { .. })), "{over:?}");
+
+    worker.end().await;
+    house.assert_nothing_is_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

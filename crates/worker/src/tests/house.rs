@@ -13,7 +13,7 @@ use karbor_plugin::noop::{NoopProtectable, NoopProtection};
 use karbor_plugin::{Error, ErrorKind, Provider, Registry};
 use karbor_store::{
     Checkpoint, NewCheckpoint, NewOperation, NewRestore, NewVerification, Operation, PlanSnapshot,
-    QuotaDefaults, Store, StoreOptions,
+    QuotaDefaults, Reopening, Store, StoreOptions,
 };
 use karbor_types::{
     AccountId, CheckpointId, CheckpointState, Instant, OperationId, OperationKind, OperationLogId,
@@ -21,7 +21,7 @@ use karbor_types::{
     RestoreId, VerificationId,
 };
 use karbor_vault::{Account, AccountOptions, MasterKey};
-use serde_json::Map;
+use serde_json::{Map, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -347,6 +347,28 @@ impl House {
         operation.restore = Some(id);
         self.store.create_restore(&restore, &operation, self.now()).await.unwrap();
         (id, operation.id)
+    }
+
+    pub(super) async fn reopen(
+        &self,
+        operation: OperationId,
+        reopening: Reopening,
+    ) -> karbor_store::Result<Operation> {
+        let undo = reopening == Reopening::CleanUp;
+        let request = json!(OperationRequest { undo, ..OperationRequest::default() });
+        self.store.reopen_operation(operation, reopening, &request, self.now()).await
+    }
+
+    /// Goes on with an operation, and waits for its end.
+    pub(super) async fn resume(&self, operation: OperationId) -> Operation {
+        self.reopen(operation, Reopening::Resume).await.unwrap();
+        self.ended(operation).await
+    }
+
+    /// Undoes an operation, and waits for its end.
+    pub(super) async fn undo(&self, operation: OperationId) -> Operation {
+        self.reopen(operation, Reopening::CleanUp).await.unwrap();
+        self.ended(operation).await
     }
 
     pub(super) async fn rehearse(&self, checkpoint: CheckpointId) -> OperationId {
