@@ -26,8 +26,10 @@ class Site:
         done = subprocess.run([SCRIPT, *words], env=self.environment | environment, text=True, capture_output=True)
         return done.returncode == 0, done.stdout + done.stderr
 
-    def start(self, crash_at=None):
-        started, said = self.script("up", **({"KARBOR_CRASH_AT": crash_at} if crash_at else {}))
+    def start(self, crash_at=None, **environment):
+        if crash_at:
+            environment["KARBOR_CRASH_AT"] = crash_at
+        started, said = self.script("up", **environment)
         if not started and not crash_at:
             raise Failed(f"Karbor did not start: {said}")
 
@@ -125,6 +127,16 @@ class Karbor:
         if operation["state"] != "failed":
             raise Failed(f"the {operation['kind']} was to fail and {operation['state']}: {self.tell_resources(id)}")
         return operation
+
+    def resume(self, id, **more):
+        """Goes on with a restore, and waits for its end."""
+        self.ask("POST", f"/operations/{id}/action", {"resume": more})
+        return self.wait(id)
+
+    def undo(self, id, **more):
+        """Undoes an operation, and waits for its end."""
+        self.ask("POST", f"/operations/{id}/action", {"undo": more})
+        return self.wait(id)
 
     def tell_resources(self, id):
         try:

@@ -151,6 +151,8 @@ class Faults:
         self.nothing_is_left()
 
     def glance_answers_503_for_ever(self):
+        self.site.stop()
+        self.site.start(KARBOR_PATIENCE="15", KARBOR_ATTEMPTS="2")
         down("glance-api")
         standing = Standing(9292)
         try:
@@ -159,6 +161,8 @@ class Faults:
         finally:
             standing.close()
             up("glance")
+            self.site.stop()
+            self.site.start()
         expect(ended["state"] == "failed", f"it {ended['state']}")
         self.fails_with(operation, "503|unavailable")
 
@@ -222,6 +226,8 @@ class Faults:
     def cinder_volume_stays_away(self):
         provider = self.karbor.provider("Impatient")
         plan = self.karbor.plan(provider, *((VOLUME, id, "a volume") for id in self.volumes))
+        self.site.stop()
+        self.site.start(KARBOR_ATTEMPTS="2")
         down("cinder-volume")
         try:
             operation = self.karbor.protect(provider, plan)
@@ -229,6 +235,13 @@ class Faults:
             expect(ended["state"] == "failed", f"it {ended['state']}")
         finally:
             up("cinder")
+            self.site.stop()
+            self.site.start()
+        # Nothing could be removed while nobody answered; it is told, and can be done later.
+        told = json.dumps(ended["result"])
+        expect("left behind" in told, f"nothing is told of what was left: {told}")
+        undone = self.karbor.undo(operation)
+        expect(undone["state"] == "cancelled" and "undone" in undone["reason"], f"undoing it ended as {undone}")
         reasons = json.dumps([ended, self.karbor.ask("GET", f"/operations/{operation}/resources")])
         expect(re.search("in vain for (snapshot|volume)", reasons), f"no reason tells of it: {reasons}")
         self.nothing_is_left()

@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import application  # noqa: E402
 import blocks  # noqa: E402
 from apis import KEYSTONE, PASSWORD, Cloud  # noqa: E402
-from describe import describe, differences, holdings, left_over, no_trust_is_left  # noqa: E402
+from describe import admin, describe, differences, holdings, left_over, no_trust_is_left  # noqa: E402
 from service import Failed, run_cases  # noqa: E402
 from deployment import Karbor, Site  # noqa: E402
 
@@ -133,6 +133,38 @@ class Story:
         expect_same(self.before, describe(self.demo))
         left = left_over(self.empty, self.holdings(), ("server", "volume", "image", "share", "port", "network", "router", "attachment",
                                                   "security group", "floating address"))
+        expect(not left, "; ".join(left))
+
+    def a_restore_that_failed_is_undone_or_resumed(self):
+        application.lose(self.demo)
+        quota = f"/os-quota-sets/{self.demo.project}"
+        admin().ask("PUT", "volumev3", quota, {"quota_set": {"volumes": 2}})
+        try:
+            made = self.karbor.restore(self.files, self.second, dry_run=True)
+            plan = self.karbor.succeed(made["operation_id"])["result"]["plan"]
+            told = [text for one in plan if one["type"] == "OS::Cinder::Volume" for text in one["problems"]]
+            needed = f"needs {len(self.volumes)} volumes, and the quota leaves 2"
+            expect(len(told) == len(self.volumes) and all(needed in text for text in told), f"the dry run tells {told}")
+
+            made = self.karbor.restore(self.files, self.second)["operation_id"]
+            failed = self.karbor.fail(made)["result"]["resources"]
+            expect(any("quota" in one.get("reason", "").lower() for one in failed), f"no reason tells of the quota: {failed}")
+            undone = self.karbor.undo(made)
+            expect(undone["state"] == "cancelled" and "undone" in undone["reason"], f"undoing it ended as {undone}")
+            self.nothing_is_left_but(self.empty)
+            refused, _ = self.karbor.refused("POST", f"/operations/{self.second}/action", {"undo": {}})
+            expect(refused == 409, f"undoing what has succeeded answers {refused}")
+
+            made = self.karbor.restore(self.files, self.second)["operation_id"]
+            self.karbor.fail(made)
+        finally:
+            admin().delete("volumev3", quota)
+        resumed = self.karbor.resume(made)
+        expect(resumed["state"] == "succeeded", f"resumed, it {resumed['state']}: {resumed['reason']}")
+        expect_same(self.before, describe(self.demo))
+
+    def nothing_is_left_but(self, held):
+        left = left_over(held, self.holdings())
         expect(not left, "; ".join(left))
 
     def it_comes_back_in_another_project(self):
@@ -257,7 +289,8 @@ def main():
     names = sys.argv[2:] or [
         "the_application_is_built", "what_there_is_is_listed_with_its_dependents", "the_project_is_protected",
         "the_second_day_moves_what_changed", "nobody_else_reaches_it", "a_verification_reads_every_byte",
-        "a_dry_run_shows_what_would_be_made", "what_was_lost_comes_back", "it_comes_back_in_another_project",
+        "a_dry_run_shows_what_would_be_made", "what_was_lost_comes_back",
+        "a_restore_that_failed_is_undone_or_resumed", "it_comes_back_in_another_project",
         "the_comparison_sees_every_change", "the_classic_plugins_keep_a_volume",
         "swift_holds_it_too", "the_old_client_works", "what_is_deleted_leaves_nothing"]
     passed = failed = 0
