@@ -63,7 +63,7 @@ pub use protectables::{Instance, InstanceList, ProtectableType};
 pub use quotas::LimitChange;
 pub use restores::{DryRun, NewRestoreRequest, RestoreView};
 pub use retention::{RetentionPlan, RetentionVerdict};
-pub use rpo::Rpo;
+pub use rpo::{LatePage, Rpo, Standing};
 pub use scheduled_operations::{NewScheduledOperation, ScheduledOperationChange};
 pub use services::{ServiceChange, ServiceView};
 pub use settings::{Settings, TimeFormat};

@@ -14,6 +14,7 @@ use crate::{Actions, Caller, Error, ListRequest, Page, Result};
 
 pub use self::events::EventAddress;
 pub use self::preview::{MAX_PREVIEW, Preview};
+pub(crate) use self::times::has_begun;
 pub use self::times::{Asked, TriggerTimes};
 
 /// The type of triggers that fire at times.

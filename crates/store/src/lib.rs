@@ -39,4 +39,4 @@ pub use rows::{
 };
 #[cfg(feature = "failpoints")]
 pub use store::Interference;
-pub use store::{Engine, Reopening, Store, StoreOptions, TriggerCall};
+pub use store::{Engine, Promising, Reopening, Store, StoreOptions, TriggerCall};

@@ -166,11 +166,6 @@ impl TriggerTimes {
         self.window_seconds
     }
 
-    /// Whether `now` is not before the start.
-    pub(crate) fn has_begun(&self, now: Instant) -> bool {
-        self.start.and_then(instant).is_none_or(|start| start <= now)
-    }
-
     /// Returns for how many seconds at most the trigger promises nothing new: its longest gap and the window.
     /// `None` when it fires only once.
     pub fn promise_seconds(&self) -> Option<i64> {
@@ -201,6 +196,12 @@ impl Actions {
         }
         Ok((properties, times))
     }
+}
+
+/// Returns whether `now` is not before the start that properties name.
+pub(crate) fn has_begun(properties: &Map<String, Value>, now: Instant) -> bool {
+    let start = properties.get("start_time").and_then(Value::as_str);
+    start.and_then(|start| instant(time(start).ok()?)).is_none_or(|start| start <= now)
 }
 
 /// Reads `YYYY-MM-DD HH:MM:SS` or the ISO form with `T`, with or without an offset; without one it is UTC.

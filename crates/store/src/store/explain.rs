@@ -5,8 +5,8 @@ use karbor_types::{
 };
 use uuid::Uuid;
 
-use crate::store::{handouts, occurrences};
-use crate::{Result, Store};
+use crate::store::{handouts, occurrences, promises};
+use crate::{Promising, Result, Store};
 
 impl Store {
     /// Returns how the database goes about each statement with which schedulers look for work, by name, in its own words.
@@ -41,6 +41,13 @@ impl Store {
             ),
             ("old occurrences", occurrences::ended_before(now, 500)),
         ];
+        let promising =
+            Promising { operation, plan: None, trigger: TriggerId(id), created_at: now, updated_at: None };
+        statements.push(("who promises checkpoints", promises::promising(None, Some(&promising), 500)));
+        statements.push((
+            "who promises checkpoints in a project",
+            promises::promising(Some(&project), Some(&promising), 500),
+        ));
         for state in [OccurrenceState::Waiting, OccurrenceState::Ready, OccurrenceState::Started] {
             statements.push(("what is to be looked at", occurrences::to_look_at(state, now, 500)));
         }

@@ -41,6 +41,7 @@ use crate::sql::{Database, Row, Table, known_version, list_statement, marker_sta
 use crate::{Error, ListQuery, Result};
 
 pub use self::calls::TriggerCall;
+pub use self::promises::Promising;
 
 /// Which database is behind a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
