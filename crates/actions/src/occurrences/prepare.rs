@@ -1,6 +1,6 @@
 //! What an occurrence starts: asked for as its user would ask for it, and refused for the same reasons.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use karbor_store::{
     CheckpointColumn, CheckpointQuery, Filter, NewOperation, NewWork, Occurrence, Origin, Plan,
@@ -59,6 +59,7 @@ impl Actions {
             plans: plans.into_iter().map(|(plan, since)| (plan.id, (plan, since))).collect(),
             room: HashMap::new(),
         };
+        batch.room = self.unlimited(&batch).await?;
         let mut decisions = Vec::with_capacity(occurrences.len());
         for occurrence in occurrences {
             let decision = match self.prepare(&mut batch, occurrence).await {
@@ -119,6 +120,23 @@ impl Actions {
         let roles = operation.rules.roles.clone().unwrap_or_else(|| vec![MEMBER.to_owned()]);
         let principal = Principal::new(operation.user.clone(), operation.project.clone(), roles);
         self.caller(principal, format!("req-{}", occurrence.id))
+    }
+
+    /// Finds out for all of a batch who has no quota of bytes where its plans are kept, and so has room.
+    async fn unlimited(&self, batch: &Batch) -> Result<HashMap<(ProjectId, ProviderId), Option<String>>> {
+        let mut wanted: HashMap<ProviderId, BTreeSet<&ProjectId>> = HashMap::new();
+        for (plan, _) in batch.plans.values() {
+            wanted.entry(plan.provider).or_default().insert(&plan.project);
+        }
+        let mut room = HashMap::new();
+        for (id, projects) in wanted {
+            let Some(provider) = self.registry().provider(id) else { continue };
+            let projects: Vec<&ProjectId> = projects.into_iter().collect();
+            let limited = self.store().projects_with_bytes_limited(&projects, provider.bank()).await?;
+            let free = projects.into_iter().filter(|project| !limited.contains(project));
+            room.extend(free.map(|project| ((project.clone(), id), None)));
+        }
+        Ok(room)
     }
 
     /// Says why a project has no room with the provider of a plan, if it has none.

@@ -1,5 +1,7 @@
 //! Bank accounts.
 
+use std::collections::HashSet;
+
 use karbor_types::{CheckpointState, Instant, ProjectId, ProviderId};
 use sea_query::{Expr, ExprTrait, Order, Query};
 
@@ -58,6 +60,26 @@ impl Store {
         let mut select = BankAccount::select();
         select.and_where(is_it(project, bank));
         self.rows("looking up a bank account", &select).await?.first().map(BankAccount::read).transpose()
+    }
+
+    /// Returns which of these projects have a quota of bytes in a bank.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn projects_with_bytes_limited(
+        &self,
+        projects: &[&ProjectId],
+        bank: &str,
+    ) -> Result<HashSet<ProjectId>> {
+        if projects.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let mut select = Query::select();
+        select.column("project_id").from(BankAccount::TABLE).and_where(Expr::col("bank").eq(bank));
+        select.and_where(Expr::col("project_id").is_in(projects.iter().map(|project| project.as_str())));
+        select.and_where(Expr::col("quota_bytes").is_not_null());
+        let rows = self.rows("looking who has a quota of bytes", &select).await?;
+        rows.iter().map(|row| row.parsed("project_id")).collect()
     }
 
     /// Lists the accounts that have been used, of one project or of all.

@@ -15,7 +15,7 @@ use crate::store::handouts::{ROWS, lost, won};
 use crate::store::logs::log_values;
 use crate::store::occurrences::{read_count, started_counts};
 use crate::store::operations::operation_values;
-use crate::store::quotas::charge;
+use crate::store::quotas::charge_all;
 use crate::store::runs::{insert_restore, insert_verification};
 use crate::store::transaction::transaction;
 use crate::{
@@ -119,9 +119,7 @@ impl Bulk {
     }
 
     async fn insert(&self, tx: &mut Transaction, quota: &QuotaDefaults) -> Result<()> {
-        for (project, many) in &self.charges {
-            charge(tx, project, QuotaResource::Checkpoints, *many, quota).await?;
-        }
+        charge_all(tx, &self.charges, QuotaResource::Checkpoints, quota).await?;
         insert_all::<Checkpoint>(tx, &self.checkpoints).await?;
         insert_all::<Operation>(tx, &self.operations).await?;
         insert_all::<OperationLog>(tx, &self.logs).await

@@ -3,10 +3,13 @@
 //! Usage is counted in the transaction that adds, moves or removes what is counted, by adding to the counters: so they
 //! never drift from the rows. The limit is checked by the same statement that adds.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+
 use karbor_types::{CheckpointState, Instant, ProjectId};
-use sea_query::{Expr, ExprTrait, Func, OnConflict, Query};
+use sea_query::{Expr, ExprTrait, Func, OnConflict, Query, SelectStatement};
 
 use crate::sql::{Transaction, number};
+use crate::store::handouts::ROWS;
 use crate::store::transaction::transaction;
 use crate::{Error, Limit, QuotaDefaults, QuotaResource, Quotas, Result, Store, Usage};
 
@@ -213,10 +216,7 @@ pub(crate) async fn charge(
             break;
         }
     }
-    let (in_use, reserved) = match resource {
-        QuotaResource::Plans => (many, 0),
-        QuotaResource::Checkpoints => (0, many),
-    };
+    let (in_use, reserved) = added(resource, many);
     match limit {
         Limit::Unlimited => count(tx, project, resource, in_use, reserved).await,
         Limit::At(limit) => {
@@ -226,6 +226,92 @@ pub(crate) async fn charge(
             }
             Err(Error::OverQuota { resource, limit })
         }
+    }
+}
+
+/// Charges projects for as many more as each makes, as [`charge`] does, with a few statements for all of them. A refusal
+/// does not tell which of several projects has no room.
+pub(crate) async fn charge_all(
+    tx: &mut Transaction,
+    charges: &BTreeMap<ProjectId, i64>,
+    resource: QuotaResource,
+    defaults: &QuotaDefaults,
+) -> Result<()> {
+    if let (1, Some((project, many))) = (charges.len(), charges.first_key_value()) {
+        return charge(tx, project, resource, *many, defaults).await;
+    }
+    let projects: Vec<&str> = charges.keys().map(ProjectId::as_str).collect();
+    for some in projects.chunks(ROWS) {
+        let of_these = |select: &mut SelectStatement| {
+            select.and_where(Expr::col("project_id").is_in(some.iter().copied()));
+            select.and_where(Expr::col("resource").eq(resource.as_str())).take()
+        };
+        let mut general = defaults.0.limit(resource);
+        let of_class = Limits::of_class(DEFAULT_CLASS).select();
+        for row in tx.rows(&of_class).await? {
+            if row.text("resource")? == resource.as_str() {
+                general = Limit::from_number(row.number("hard_limit")?);
+            }
+        }
+        let own = of_these(Query::select().columns(["project_id", "hard_limit"]).from("quotas"));
+        let mut limits: HashMap<String, Limit> = HashMap::new();
+        for row in tx.rows(&own).await? {
+            limits.insert(row.text("project_id")?, Limit::from_number(row.number("hard_limit")?));
+        }
+        let counted = of_these(Query::select().column("project_id").from(USAGES));
+        let counted = tx.rows(&counted).await?;
+        let counted: HashSet<String> =
+            counted.iter().map(|row| row.text("project_id")).collect::<Result<_>>()?;
+        let missing: Vec<&str> = some.iter().copied().filter(|project| !counted.contains(*project)).collect();
+        add_counters(tx, &missing, resource).await?;
+        // Those of which each has the same limit and makes as many.
+        let mut alike: BTreeMap<(i64, i64), Vec<&str>> = BTreeMap::new();
+        for (project, many) in charges.iter().filter(|(project, _)| some.contains(&project.as_str())) {
+            let limit = limits.get(project.as_str()).copied().unwrap_or(general);
+            alike.entry((limit.as_number(), *many)).or_default().push(project.as_str());
+        }
+        for ((limit, many), projects) in alike {
+            let (in_use, reserved) = added(resource, many);
+            let mut update = Query::update();
+            update.table(USAGES);
+            update.value("in_use", Expr::col("in_use").add(in_use));
+            update.value("reserved", Expr::col("reserved").add(reserved));
+            update.and_where(Expr::col("project_id").is_in(projects.iter().copied()));
+            update.and_where(Expr::col("resource").eq(resource.as_str()));
+            let Limit::At(limit) = Limit::from_number(limit) else {
+                tx.execute(&update).await?;
+                continue;
+            };
+            let sum = Expr::col("in_use").add(Expr::col("reserved")).add(many);
+            update.and_where(sum.lte(number("a quota", limit)?));
+            if tx.execute(&update).await? < projects.len() as u64 {
+                return Err(Error::OverQuota { resource, limit });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives projects counters that stand at zero, unless somebody does so meanwhile.
+async fn add_counters(tx: &mut Transaction, projects: &[&str], resource: QuotaResource) -> Result<()> {
+    if projects.is_empty() {
+        return Ok(());
+    }
+    let mut insert = Query::insert();
+    insert.into_table(USAGES).columns(["project_id", "resource", "in_use", "reserved"]);
+    for project in projects {
+        let none = || Expr::val(0i64);
+        insert.values_panic([Expr::val(*project), Expr::val(resource.as_str()), none(), none()]);
+    }
+    let keep = OnConflict::columns(["project_id", "resource"]).do_nothing_on(["project_id"]).to_owned();
+    tx.execute(insert.on_conflict(keep)).await.map(drop)
+}
+
+/// Returns what so many more add: (in use, reserved).
+const fn added(resource: QuotaResource, many: i64) -> (i64, i64) {
+    match resource {
+        QuotaResource::Plans => (many, 0),
+        QuotaResource::Checkpoints => (0, many),
     }
 }
 
@@ -265,12 +351,7 @@ async fn add(
     if !tx.rows(&exists).await?.is_empty() {
         return Ok(false);
     }
-    let mut insert = Query::insert();
-    insert.into_table(USAGES).columns(["project_id", "resource", "in_use", "reserved"]);
-    let none = || Expr::val(0i64);
-    insert.values_panic([Expr::val(project.as_str()), Expr::val(resource.as_str()), none(), none()]);
-    let keep = OnConflict::columns(["project_id", "resource"]).do_nothing_on(["project_id"]).to_owned();
-    tx.execute(insert.on_conflict(keep)).await?;
+    add_counters(tx, &[project.as_str()], resource).await?;
     Ok(tx.execute(&update).await? > 0)
 }
 
