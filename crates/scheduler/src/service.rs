@@ -20,7 +20,7 @@ use crate::{Clock, Firing, Result, SchedulerConfig, SchedulerMetrics, Timetable,
 const PAGE: u32 = 1000;
 
 /// How many transactions one round hands out, before the other steps have their turn.
-const HANDOUTS: u32 = 8;
+const HANDOUTS: u32 = 4;
 
 /// How often old occurrences are removed.
 const FORGET_SECONDS: i64 = 600;
@@ -122,24 +122,95 @@ impl Scheduler {
     }
 
     /// Works until it is told to stop. What a round has begun it ends first.
+    ///
+    /// Handing out and starting go on beside each other, as in two schedulers: when many are due at once, the first are
+    /// started while the others are still handed out.
     pub async fn run(mut self, stop: CancellationToken) {
-        let pause = Duration::from_millis(u64::from(self.config.poll_milliseconds.get()));
+        let giver = self.twin();
+        let handed_out = Notify::new();
+        tokio::join!(giver.give(&stop, &handed_out), self.see_through(&stop, &handed_out));
+    }
+
+    /// Makes a scheduler that shares all but the turns.
+    fn twin(&self) -> Self {
+        Self {
+            parts: self.parts.clone(),
+            config: self.config.clone(),
+            metrics: self.metrics.clone(),
+            turns: BTreeMap::new(),
+            handle: self.handle.clone(),
+            forgot_at: None,
+        }
+    }
+
+    /// Hands out until it is told to stop, and tells of it.
+    async fn give(&self, stop: &CancellationToken, handed_out: &Notify) {
+        let pause = self.poll();
         while !stop.is_cancelled() {
-            if !self.handle.resting.load(Ordering::Relaxed) {
-                let mut round = Round::default();
-                if let Err(err) = self.round(&mut round).await {
-                    self.metrics.failed();
-                    let err: &dyn std::error::Error = &err;
-                    warn!(error = err, "A round of the scheduler ended early, the next one goes on: {err}");
-                } else if round.has_done_something() {
+            let mut round = Round::default();
+            if self.is_at_work() {
+                let done = self.hand_out(&mut round).await;
+                let done = self.went(done);
+                if round.has_done_something() {
+                    handed_out.notify_one();
+                    if done {
+                        continue;
+                    }
+                }
+            }
+            let pause = self.pause_until_due(pause).await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // Who wakes the scheduler may have made something ready.
+                () = self.handle.wake.notified() => handed_out.notify_one(),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Sees through what was handed out, until it is told to stop.
+    async fn see_through(&mut self, stop: &CancellationToken, handed_out: &Notify) {
+        let pause = self.poll();
+        while !stop.is_cancelled() {
+            let mut round = Round::default();
+            if self.is_at_work() {
+                let done = self.further(&mut round).await;
+                if self.went(done) && round.has_done_something() {
                     continue;
                 }
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.handle.wake.notified() => {}
+                () = handed_out.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    fn poll(&self) -> Duration {
+        Duration::from_millis(u64::from(self.config.poll_milliseconds.get()))
+    }
+
+    fn is_at_work(&self) -> bool {
+        !self.handle.resting.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether a round went well, and logs why not.
+    fn went(&self, done: Result<()>) -> bool {
+        let Err(err) = done else { return true };
+        self.metrics.failed();
+        let err: &dyn std::error::Error = &err;
+        warn!(error = err, "A round of the scheduler ended early, the next one goes on: {err}");
+        false
+    }
+
+    /// Returns how long to rest: no longer than until the next trigger is due.
+    async fn pause_until_due(&self, pause: Duration) -> Duration {
+        let Ok(Some(next)) = self.parts.store.next_due().await else { return pause };
+        // One that is due already was not dealt with in this round, and another one at once would not do better.
+        match u64::try_from(next.as_micros().saturating_sub(self.now().as_micros())) {
+            Ok(micros) if micros > 0 => pause.min(Duration::from_micros(micros)),
+            _ => pause,
         }
     }
 
@@ -149,6 +220,11 @@ impl Scheduler {
     /// Whatever the database or the actions answer; the next round tries again.
     pub async fn round(&mut self, round: &mut Round) -> Result<()> {
         self.hand_out(round).await?;
+        self.further(round).await
+    }
+
+    /// Takes each step behind handing out once.
+    async fn further(&mut self, round: &mut Round) -> Result<()> {
         let ripened = self.parts.store.ripen(self.now(), self.config.batch.get()).await;
         round.ripened += ripened.map_err(while_doing("making occurrences ready"))?;
         self.expire(round).await?;
