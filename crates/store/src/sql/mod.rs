@@ -11,12 +11,14 @@ mod list;
 mod migrate;
 mod row;
 
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use sea_query::{
     Expr, ExprTrait, Query, QueryStatementWriter, SelectStatement, SqliteQueryBuilder, Value, Values,
 };
-use sqlx::{AssertSqlSafe, Sqlite, SqlitePool};
+use sqlx::{AssertSqlSafe, SqlSafeStr, Sqlite, SqlitePool};
 
 use crate::{Engine, Error, Result};
 
@@ -52,10 +54,15 @@ enum Begun {
 }
 
 /// A statement, ready for one engine.
-struct Rendered {
-    sql: String,
+struct Rendered<S> {
+    sql: S,
     values: Values,
 }
+
+/// The texts that find a row by its id, by table: what is asked all the time is not built each time.
+static FINDERS: LazyLock<RwLock<Finders>> = LazyLock::new(RwLock::default);
+
+type Finders = HashMap<(&'static str, Engine), Arc<str>>;
 
 /// Runs a rendered statement on an executor of one engine: the one place where built text is declared safe. It
 /// is, because it holds names from this crate and placeholders, and all else is bound.
@@ -105,7 +112,31 @@ impl Database {
         doing: &'static str,
         statement: &(impl QueryStatementWriter + Sync),
     ) -> Result<Vec<Row>> {
-        let rendered = render(self.engine(), statement)?;
+        self.rows_of(doing, render(self.engine(), statement)?).await
+    }
+
+    /// Returns the row with that id, outside of any transaction.
+    pub(crate) async fn find<T: Table>(&self, doing: &'static str, id: &str) -> Result<T> {
+        let key = (T::TABLE, self.engine());
+        let known = FINDERS.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let sql = match known {
+            Some(sql) => sql,
+            None => {
+                let built = render(self.engine(), T::living().and_where(Expr::col("id").eq("")))?;
+                let sql: Arc<str> = built.sql.into();
+                FINDERS.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&sql));
+                sql
+            }
+        };
+        let values = checked(vec![Value::String(Some(id.to_owned()))])?;
+        let rows = self.rows_of(doing, Rendered { sql, values }).await?;
+        rows.first().map(T::read).unwrap_or_else(|| Err(not_found::<T>(id)))
+    }
+
+    async fn rows_of<S>(&self, doing: &'static str, rendered: Rendered<S>) -> Result<Vec<Row>>
+    where
+        AssertSqlSafe<S>: SqlSafeStr,
+    {
         let rows = match self {
             Self::Sqlite { readers, .. } => run!(rendered, readers, fetch_all).map(Row::all),
             #[cfg(feature = "postgres")]
@@ -273,6 +304,11 @@ pub(crate) trait Table: Sized {
     fn select() -> SelectStatement {
         Query::select().columns(Self::COLUMNS.iter().copied()).from(Self::TABLE).take()
     }
+
+    /// Returns the statement that reads all columns of those rows that can be looked up by their id.
+    fn living() -> SelectStatement {
+        Self::select()
+    }
 }
 
 /// Says that a table has no such row.
@@ -280,8 +316,8 @@ pub(crate) fn not_found<T: Table>(id: &str) -> Error {
     Error::NotFound { what: T::WHAT, id: id.to_owned() }
 }
 
-fn render(engine: Engine, statement: &impl QueryStatementWriter) -> Result<Rendered> {
-    let (sql, Values(mut values)) = match engine {
+fn render(engine: Engine, statement: &impl QueryStatementWriter) -> Result<Rendered<String>> {
+    let (sql, Values(values)) = match engine {
         Engine::Sqlite => statement.build(SqliteQueryBuilder),
         #[cfg(feature = "postgres")]
         Engine::Postgres => statement.build(sea_query::PostgresQueryBuilder),
@@ -290,6 +326,11 @@ fn render(engine: Engine, statement: &impl QueryStatementWriter) -> Result<Rende
         #[cfg(not(all(feature = "postgres", feature = "mysql")))]
         _ => return Err(Error::Url { reason: "this program is built without that database".to_owned() }),
     };
+    Ok(Rendered { sql, values: checked(values)? })
+}
+
+/// Returns values that all engines know; refuses others.
+fn checked(mut values: Vec<Value>) -> Result<Values> {
     for value in &mut values {
         match value {
             Value::BigInt(_) | Value::String(None) => {}
@@ -314,7 +355,7 @@ fn render(engine: Engine, statement: &impl QueryStatementWriter) -> Result<Rende
             }
         }
     }
-    Ok(Rendered { sql, values: Values(values) })
+    Ok(Values(values))
 }
 
 /// Tells what a refusal of the database means for the caller.

@@ -30,21 +30,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use sea_query::{Expr, ExprTrait, Query, SelectStatement};
+use sea_query::{Expr, Query, SelectStatement};
 
 #[cfg(feature = "failpoints")]
 pub use interference::Interference;
 pub use reopen::Reopening;
 
 use crate::query::Column;
-use crate::sql::{Database, Row, Table, known_version, list_statement, marker_statement, not_found};
+use crate::sql::{Database, Row, Table, known_version, list_statement, marker_statement};
 use crate::{Error, ListQuery, Result};
 
 pub use self::calls::TriggerCall;
 pub use self::promises::Promising;
 
 /// Which database is behind a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Engine {
     /// A file, or memory.
     Sqlite,
@@ -158,8 +158,9 @@ impl Store {
 
     /// Returns the row with that id.
     async fn find<T: Table>(&self, doing: &'static str, id: &str) -> Result<T> {
-        let rows = self.rows(doing, T::select().and_where(Expr::col("id").eq(id))).await?;
-        rows.first().map(T::read).unwrap_or_else(|| Err(not_found::<T>(id)))
+        #[cfg(feature = "failpoints")]
+        self.come_between(doing).await?;
+        self.inner.database.find(doing, id).await
     }
 
     /// Lists the rows that a query asks for and for which `also` holds.

@@ -1,7 +1,7 @@
 //! Plans.
 
 use karbor_types::{Instant, PlanId};
-use sea_query::{CaseStatement, Expr, ExprTrait, Query};
+use sea_query::{CaseStatement, Expr, ExprTrait, Query, SelectStatement};
 
 use crate::sql::{Row, Table, json, not_found};
 use crate::store::quotas::{charge, count};
@@ -38,6 +38,10 @@ impl Table for Plan {
             updated_at: row.optional_instant("updated_at")?,
         })
     }
+
+    fn living() -> SelectStatement {
+        Self::select().and_where(Expr::col("deleted_at").is_null()).take()
+    }
 }
 
 impl Store {
@@ -72,10 +76,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get_plan(&self, id: PlanId) -> Result<Plan> {
-        let mut select = Plan::select();
-        select.and_where(Expr::col("id").eq(id.to_string())).and_where(Expr::col("deleted_at").is_null());
-        let rows = self.rows("looking up a plan", &select).await?;
-        rows.first().map(Plan::read).unwrap_or_else(|| Err(not_found::<Plan>(&id.to_string())))
+        self.find("looking up a plan", &id.to_string()).await
     }
 
     /// Returns those of these plans that stand and can be read, each with when it was suspended after it had been started.
