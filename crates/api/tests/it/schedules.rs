@@ -1,7 +1,8 @@
 //! Triggers: what is taken, what is refused and why, and when they fire.
 
-use karbor_types::TriggerId;
-use serde_json::{Value, json};
+use karbor_store::{NewCheckpoint, NewOperation, PlanSnapshot, QuotaDefaults};
+use karbor_types::{CheckpointId, CheckpointState, OperationId, OperationKind, TriggerId};
+use serde_json::{Map, Value, json};
 
 use crate::world::{NOOP, Reply, World};
 
@@ -346,14 +347,49 @@ async fn schedule(world: &World, definition: Value) -> (String, String) {
 
 /// Makes a checkpoint of a plan as a scheduled operation, or by hand.
 async fn protect(world: &World, plan: &str, operation: Option<&str>) -> String {
-    let path = format!("/v1/{{P}}/providers/{NOOP}/checkpoints");
-    let mut body = json!({"checkpoint": {"plan_id": plan}});
-    if let Some(operation) = operation {
-        body["checkpoint"]["extra_info"] = json!({"scheduled_operation_id": operation});
-    }
-    let made = world.post("member", &path, body).await.ok();
+    let Some(operation) = operation else {
+        let path = format!("/v1/{{P}}/providers/{NOOP}/checkpoints");
+        let made = world.post("member", &path, json!({"checkpoint": {"plan_id": plan}})).await.ok();
+        world.work().await;
+        return made["checkpoint"]["id"].as_str().expect("an id").to_owned();
+    };
+    // As the operation engine does it: no request may say so. The id comes behind those that were drawn before.
+    let id: OperationId = world.plan("member").await.parse().expect("an id");
+    let row = world.store.get_plan(plan.parse().expect("an id")).await.expect("the plan");
+    let checkpoint = NewCheckpoint {
+        id: CheckpointId(id.0),
+        project: row.project.clone(),
+        provider: row.provider,
+        plan: PlanSnapshot {
+            id: row.id,
+            name: row.name,
+            provider_id: row.provider,
+            resources: row.resources,
+        },
+        state: CheckpointState::Protecting,
+        extra_info: Map::from_iter([("scheduled_operation_id".to_owned(), json!(operation))]),
+    };
+    let queued = NewOperation {
+        id,
+        kind: OperationKind::Protect,
+        project: row.project,
+        user: None,
+        plan: Some(row.id),
+        checkpoint: Some(checkpoint.id),
+        restore: None,
+        verification: None,
+        provider: Some(row.provider),
+        priority: 0,
+        due_at: world.now(),
+        request: json!({}),
+        log: None,
+        scheduled_operation: None,
+        occurrence: None,
+    };
+    let quota = QuotaDefaults::default();
+    world.store.create_checkpoint(&checkpoint, &queued, &quota, world.now()).await.expect("queued");
     world.work().await;
-    made["checkpoint"]["id"].as_str().expect("an id").to_owned()
+    id.to_string()
 }
 
 #[tokio::test]

@@ -243,7 +243,8 @@ async fn a_restore_test_fails_where_the_restore_would_and_changes_nothing() {
     let operation = house.test_restore(checkpoint).await;
     let operation = house.ended(operation).await;
     assert_eq!(operation.state, OperationState::Failed);
-    let reason = "Test::Thing#db: it could not be restored now: conflict on purpose";
+    // What depends on it could not be restored either.
+    let reason = "Test::Thing#db: it could not be restored now: conflict on purpose; its result has 2 more";
     assert_eq!(operation.reason.as_deref(), Some(reason));
     assert_eq!(operation.result["failure"], "conflict");
     worker.end().await;
