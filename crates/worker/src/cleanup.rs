@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use karbor_plugin::{Finding, Purpose, Severity};
+use karbor_plugin::{ErrorKind, Finding, Purpose, Severity};
 use tracing::warn;
 
 use crate::backoff::Backoff;
@@ -28,15 +28,15 @@ pub(crate) enum Goes {
 }
 
 impl Drive {
-    /// Ends what stands open in the ledger, newest first, and returns how much could not be ended.
-    pub(crate) async fn clean_up(&mut self, goes: Goes) -> Result<usize, Stop> {
+    /// Ends what stands open in the ledger, newest first, and returns why others could not be ended.
+    pub(crate) async fn clean_up(&mut self, goes: Goes) -> Result<Vec<String>, Stop> {
         let attempt = Arc::clone(&self.attempt);
         let store = &attempt.shared.store;
         let entries = attempt.store(|| store.list_ledger(attempt.operation.id)).await?;
         let places: HashMap<_, _> =
             self.members.iter().enumerate().map(|(index, member)| (member.key().clone(), index)).collect();
         let is_last = attempt.operation.attempt >= attempt.shared.config.operation_attempts.get();
-        let (mut left, mut later) = (0, None);
+        let (mut left, mut later) = (Vec::new(), None);
         for row in entries.into_iter().rev() {
             let Some(&resource) = places.get(&row.resource) else { continue };
             let entry = as_plugins_see(row);
@@ -56,13 +56,16 @@ impl Drive {
                     "Left behind {} {} of {}: {}", entry.kind, entry.reference, member.key(), err.message()
                 );
                 let message = format!("this {} was left behind: {}", entry.kind, err.message());
-                later.get_or_insert_with(|| {
-                    let text = format!("what was made on the way is still to be removed: {}", err.message());
-                    Failure::new(err.kind(), text).of(member.key())
-                });
+                if may_pass(err.kind()) {
+                    later.get_or_insert_with(|| {
+                        let text =
+                            format!("what was made on the way is still to be removed: {}", err.message());
+                        Failure::new(err.kind(), text).of(member.key())
+                    });
+                }
                 let (severity, subject) = (Severity::Warning, entry.reference.clone());
                 member.findings.push(Finding { severity, subject, message });
-                left += 1;
+                left.push(err.message().to_owned());
                 continue;
             }
             let (claim, id) = (&attempt.lease.claim, entry.id.0);
@@ -80,7 +83,7 @@ impl Drive {
         let member = &self.members[resource];
         let Some(protection) = &member.protection else {
             let text = format!("the plugin of {} is gone", member.key().kind);
-            return Err(karbor_plugin::Error::new(karbor_plugin::ErrorKind::Unsupported, text));
+            return Err(karbor_plugin::Error::new(ErrorKind::Unsupported, text));
         };
         let cancel = self.attempt.lease.lost.child_token();
         let task = self.task(resource, Arc::new(StepProgress::default()), cancel.clone());
@@ -101,4 +104,10 @@ impl Drive {
         }
         unreachable!("the loop ends by a return")
     }
+}
+
+/// Returns whether what failed in this way may go well later.
+const fn may_pass(kind: ErrorKind) -> bool {
+    use ErrorKind::{Damaged, Denied, Invalid, Revoked, Unsupported};
+    !matches!(kind, Damaged | Denied | Invalid | Revoked | Unsupported)
 }

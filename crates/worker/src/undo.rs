@@ -34,10 +34,11 @@ pub(crate) async fn run(attempt: &Arc<Attempt>) -> Result<(), Stop> {
     let mut drive = prepare(attempt, subject).await?;
     let left = drive.clean_up(Goes::Everything).await?;
     // It does what it was made for no more than before: it ends as what has been called off.
-    let failure = match left {
-        0 => Failure::new(ErrorKind::Cancelled, "undone: what it had made is removed"),
-        left => {
-            let text = format!("{left} of the things that it made could not be removed; undo it again");
+    let failure = match left.as_slice() {
+        [] => Failure::new(ErrorKind::Cancelled, "undone: what it had made is removed"),
+        [one] => Failure::new(ErrorKind::Other, format!("one of the things that it made is left: {one}")),
+        [first, more @ ..] => {
+            let text = format!("of the things that it made {} are left: {first} (and more)", more.len() + 1);
             Failure::new(ErrorKind::Other, text)
         }
     };
