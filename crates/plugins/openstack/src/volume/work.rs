@@ -124,7 +124,8 @@ impl<'a> Work<'a> {
         let what = format!("snapshot {id} to become available");
         let ask = || async {
             let snapshot = self.cinder.snapshot(id).await.doing(|| format!("looking at snapshot {id}"))?;
-            match reached(&snapshot.status, &["available"], &["creating"]) {
+            // A backup of it that an earlier run began may still be under way.
+            match reached(&snapshot.status, &["available", "backing-up"], &["creating"]) {
                 Reached::Yes => Ok(Some(snapshot)),
                 Reached::NotYet => Ok(None),
                 Reached::Never => {
