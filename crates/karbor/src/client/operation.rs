@@ -130,29 +130,11 @@ pub(crate) async fn run(client: &Client, output: &Output, command: Command) -> R
         }
         Command::Resume { operation, again } => {
             let ended = reopen(client, output, &operation, "resume", &again).await?;
-            match ended.as_ref().map(|ended| ended["state"].as_str()) {
-                None => output.say(&format!("Going on with operation {operation}")),
-                Some(Some("succeeded")) => output.say(&format!("Operation {operation} succeeded")),
-                Some(_) => {
-                    bail!(
-                        "{}",
-                        follow::failure(&format!("operation {operation}"), &ended.unwrap_or_default())
-                    )
-                }
-            }
+            tell(output, &operation, ended, "Going on with operation", ("succeeded", "succeeded"))
         }
         Command::Undo { operation, again } => {
             let ended = reopen(client, output, &operation, "undo", &again).await?;
-            match ended.as_ref().map(|ended| ended["state"].as_str()) {
-                None => output.say(&format!("Undoing operation {operation}")),
-                Some(Some("cancelled")) => output.say(&format!("Operation {operation} is undone")),
-                Some(_) => {
-                    bail!(
-                        "{}",
-                        follow::failure(&format!("operation {operation}"), &ended.unwrap_or_default())
-                    )
-                }
-            }
+            tell(output, &operation, ended, "Undoing operation", ("cancelled", "is undone"))
         }
         Command::Log { limit } => {
             let logs = client.list("/operation_logs", "operation_logs", &[], limit).await?;
@@ -184,4 +166,20 @@ async fn reopen(
         return Ok(None);
     }
     follow::to_the_end(client, output, operation).await.map(Some)
+}
+
+/// Says what became of an operation that was taken up again: that it goes on, that it has ended in the state that was
+/// wanted, in the words for that, or why it has not.
+fn tell(
+    output: &Output,
+    operation: &str,
+    ended: Option<Value>,
+    goes_on: &str,
+    (wanted, done): (&str, &str),
+) -> Result<()> {
+    let Some(ended) = ended else { return output.say(&format!("{goes_on} {operation}")) };
+    if ended["state"] == wanted {
+        return output.say(&format!("Operation {operation} {done}"));
+    }
+    bail!("{}", follow::failure(&format!("operation {operation}"), &ended))
 }
