@@ -15,8 +15,8 @@ impl Actions {
     /// `login` is what the restore was asked for with, where it went to another project: it was not kept.
     ///
     /// # Errors
-    /// As [`Actions::view_operation`]; [`Error::Conflict`] when it is no restore, has not ended or has succeeded, or when
-    /// its checkpoint is gone; [`Error::Invalid`] without the login that it needs.
+    /// As [`Actions::view_operation`]; [`Error::Conflict`] when it is no restore, has not ended, has succeeded or was
+    /// undone, or when its checkpoint is gone; [`Error::Invalid`] without the login that it needs.
     pub async fn resume_operation(
         &self,
         caller: &Caller,
@@ -94,6 +94,10 @@ impl Actions {
         }
         let request: OperationRequest = serde_json::from_value(operation.request)
             .map_err(|source| Error::Internal { doing: "reading a request", source: Box::new(source) })?;
+        if request.undo && reopening == Reopening::Resume {
+            // Its steps say that things are there which are not any more.
+            return Err(Error::conflict(format!("{kind} {id} was undone: start a new {kind}")));
+        }
         let login = match (login, request.elsewhere) {
             (None, true) => {
                 let text = "it restored into another project or site: give its restore_auth again, which was not kept";

@@ -1,5 +1,7 @@
 //! What goes beyond version 1.0, and that those who do not ask for it see nothing of it.
 
+use karbor_store::{ClaimOptions, Finish, SubjectChange};
+use karbor_types::{OperationKind, OperationState};
 use serde_json::{Value, json};
 
 use crate::world::{INFRA, NOOP, PROJECT, World, plan_body};
@@ -142,6 +144,44 @@ async fn an_operation_is_cancelled() {
         (&shown["operation"]["kind"], &shown["operation"]["checkpoint_id"]),
         (&json!("delete"), &json!(id))
     );
+}
+
+#[tokio::test]
+async fn a_restore_that_was_undone_is_not_resumed() {
+    let world = World::new().await;
+    let checkpoint = world.checkpoint("member").await;
+    let body = json!({"restore": {"provider_id": NOOP, "checkpoint_id": checkpoint, "parameters": {}}});
+    let made = world.post("member", "/v1/{P}/restores", body).await.ok();
+    let path = format!("/v1/{{P}}/operations/{}/action", made["restore"]["id"].as_str().expect("an id"));
+    let act = async |version, who, body| world.call_at(version, who, "POST", &path, Some(&body)).await;
+    let (resume, undo) = (json!({"resume": {}}), json!({"undo": {}}));
+    assert_eq!(act("1.2", "member", undo.clone()).await.status, 409, "it has not ended");
+    act("1.1", "member", json!({"cancel": {}})).await.ok();
+    world.work().await;
+    assert_eq!(act("1.1", "member", resume.clone()).await.status, 400, "1.1 does not know it");
+    assert_eq!(act("1.2", "other", undo.clone()).await.status, 404);
+    let login = json!({"undo": {"restore_auth": {"type": "password", "username": "u", "password": "p"}}});
+    assert_eq!(act("1.2", "member", login).await.status, 400, "it went nowhere else");
+
+    let queued = act("1.2", "member", undo).await.ok();
+    assert_eq!(queued["operation"]["state"], "queued");
+    let options = ClaimOptions {
+        owner: "test".to_owned(),
+        lease_seconds: 60,
+        kinds: vec![OperationKind::Restore],
+        skip_projects: Vec::new(),
+    };
+    let claimed = world.store.claim(&options, world.now()).await.expect("claims").expect("it is queued");
+    let finish = Finish {
+        state: OperationState::Cancelled,
+        reason: Some("undone".to_owned()),
+        result: Value::Null,
+        subject: SubjectChange::None,
+        extra_info: Value::Null,
+    };
+    world.store.finish(&claimed.claim, &finish, world.now()).await.expect("finishes");
+    let refused = act("1.2", "member", resume).await;
+    assert_eq!((refused.status, refused.fault().contains("was undone")), (409, true), "{}", refused.text);
 }
 
 #[tokio::test]
