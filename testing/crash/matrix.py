@@ -205,9 +205,9 @@ class Case:
             return not packs
         try:
             wait_for("the bank to be empty", empty, 30)
-        except Failed:
-            sessions = service.bank("sweep", check=False).stdout
-            raise Failed(f"packs are left in the bank; the sweep says {sessions}") from None
+        except Failed as failed:
+            again = service.bank("sweep", check=False).stdout
+            raise Failed(f"the bank was not emptied: {failed}; sweeping again says {again}") from None
 
     def close(self):
         self.service.stop()

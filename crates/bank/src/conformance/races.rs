@@ -122,6 +122,18 @@ pub async fn readers_see_whole_objects(bank: &Arc<dyn Bank>, rounds: usize) {
 /// When one of them fails.
 pub async fn puts_and_deletes_share_a_prefix(bank: &Arc<dyn Bank>, callers: usize, rounds: usize) {
     let place = Place::enter(bank, "puts-and-deletes-share-a-prefix").await;
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // Nobody keeps an object there, so what is listed goes away while it is looked at.
+    let onlookers = (0..2).map(|_| {
+        let (bank, done, prefix) = (Arc::clone(bank), Arc::clone(&done), place.key("a/b/c").to_string());
+        tokio::spawn(async move {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                bank.list(&prefix, None, 100).await.expect("listing what others put and delete");
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    let onlookers = onlookers.collect();
     let tasks = (0..callers).map(|caller| {
         let (bank, key) = (Arc::clone(bank), place.key(&format!("a/b/c/{caller}")));
         tokio::spawn(async move {
@@ -140,6 +152,8 @@ pub async fn puts_and_deletes_share_a_prefix(bank: &Arc<dyn Bank>, callers: usiz
         })
     });
     finish(tasks.collect()).await;
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    finish(onlookers).await;
     assert!(place.keys().await.is_empty(), "all was deleted");
     place.leave().await;
 }

@@ -116,7 +116,11 @@ impl Walk<'_> {
         let mut name = String::new();
         let mut reader = RawDir::new(directory, spare(&mut self.buffer));
         while let Some(entry) = reader.next() {
-            let entry = entry?;
+            let entry = match entry {
+                // It was removed as empty since it was opened: the kernel reads no names out of such a directory.
+                Err(Errno::NOENT) => break,
+                entry => entry?,
+            };
             let Ok(text) = entry.file_name().to_str() else { continue };
             // What starts with a dot is no segment, and what else is none does not become a key.
             if text.starts_with('.') || !text.starts_with(start) {
@@ -162,5 +166,24 @@ fn file_type(directory: &OwnedFd, name: &str, told: FileType) -> Result<FileType
         Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode)),
         Err(Errno::NOENT) => Ok(FileType::Unknown),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FileSystemBank;
+
+    #[test]
+    fn a_directory_that_is_removed_while_it_is_read_holds_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let bank = FileSystemBank::create(directory.path()).expect("a bank");
+        std::fs::create_dir(directory.path().join("a")).expect("a directory in the bank");
+        let place = &bank.place;
+        let mut walk = Walk { place, limit: 1, found: Vec::new(), buffer: Vec::with_capacity(BUFFER_BYTES) };
+        let opened = walk.open("a").expect("it can be opened").expect("it is there");
+        std::fs::remove_dir(directory.path().join("a")).expect("it is empty");
+        let names = walk.names(&opened, "", "").expect("it can be read to its end");
+        assert!(names.sorted.is_empty() && !names.more);
     }
 }
