@@ -62,7 +62,8 @@ impl Patience {
                 () = tokio::time::sleep(pause) => {}
                 () = task.cancel.cancelled() => return Err(Error::cancelled()),
             }
-            pause = (pause * 3 / 2).min(longest);
+            // So that no more than about a fifth of the time is waited in vain.
+            pause = (pause * 6 / 5).min(longest);
         }
     }
 }
