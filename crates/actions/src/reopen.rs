@@ -79,7 +79,7 @@ impl Actions {
         reopening: Reopening,
         login: Option<Login>,
     ) -> Result<()> {
-        let Operation { id, kind, project, .. } = operation;
+        let Operation { id, kind, project, epoch, .. } = operation;
         match operation.state {
             OperationState::Failed | OperationState::Cancelled => {}
             OperationState::Succeeded => {
@@ -120,7 +120,7 @@ impl Actions {
         let request = request_of(caller, request);
         let owner = DelegationOwner::Operation(id);
         let queue = async {
-            let reopened = self.store().reopen_operation(id, reopening, &request, self.now()).await;
+            let reopened = self.store().reopen_operation(id, epoch, reopening, &request, self.now()).await;
             reopened.map_err(|err| changed_meanwhile(err, kind, id)).map(drop)
         };
         self.entrusted(caller, owner, &project, login.as_ref(), queue).await?;

@@ -2,7 +2,7 @@
 //!
 //! The operation keeps its id, its steps and its ledger, and is claimed under a new epoch like any other.
 
-use karbor_types::{Instant, OperationId, OperationState, RunEvent, StepState};
+use karbor_types::{Epoch, Instant, OperationId, OperationState, RunEvent, StepState};
 use sea_query::{Expr, ExprTrait, Query};
 use serde_json::Value;
 
@@ -24,11 +24,14 @@ pub enum Reopening {
 impl Store {
     /// Queues an operation again that has failed or was cancelled, with another request.
     ///
+    /// `epoch` is the one at which it was read: whoever decides to resume it must not have read it before it was undone.
+    ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] when it has not ended, or has succeeded.
+    /// [`Error::NotFound`]; [`Error::Conflict`] when it has not ended, has succeeded, or has run since it was read.
     pub async fn reopen_operation(
         &self,
         id: OperationId,
+        epoch: Epoch,
         reopening: Reopening,
         request: &Value,
         now: Instant,
@@ -50,10 +53,14 @@ impl Store {
                 .value("result", Option::<String>::None)
                 .value("ended_at", Option::<i64>::None);
             update.and_where(Expr::col("id").eq(id.to_string())).and_where(Expr::col("state").is_in(over));
+            update.and_where(Expr::col("epoch").eq(i64::from(epoch.0)));
             let changed = tx.execute(&update).await?;
             let operation: Operation = tx.find(&id.to_string()).await?;
             if changed == 0 {
-                let state = operation.state.to_string();
+                let mut state = operation.state.to_string();
+                if operation.epoch != epoch {
+                    state.push_str(", taken up by somebody else,");
+                }
                 return Err(Error::Conflict { what: Operation::WHAT, id: id.to_string(), state });
             }
             if reopening == Reopening::Resume {

@@ -72,7 +72,10 @@ pub(crate) async fn what_has_failed_is_taken_up_again(world: World) {
         (0u32..).zip(states).map(|(ordinal, state)| StepChange::Finished { ordinal, end: ended(state) });
     store.record_steps(&claimed.claim, &changes.collect::<Vec<_>>(), at(2)).await.expect("noted");
     let request = json!({"undo": true});
-    let again = |reopening| store.reopen_operation(id, reopening, &request, at(5));
+    let again = async |reopening| {
+        let epoch = store.get_operation(id).await.expect("it is there").epoch;
+        store.reopen_operation(id, epoch, reopening, &request, at(5)).await
+    };
     let early = again(Reopening::Resume).await;
     assert!(matches!(early, Err(Error::Conflict { .. })), "it runs: {early:?}");
     store
@@ -102,6 +105,9 @@ pub(crate) async fn what_has_failed_is_taken_up_again(world: World) {
         .finish(&second.claim, &ends(OperationState::Cancelled, SubjectChange::None), at(7))
         .await
         .expect("ended");
+    let read_before = claimed.claim.epoch();
+    let stale = store.reopen_operation(id, read_before, Reopening::Resume, &request, at(8)).await;
+    assert!(matches!(stale, Err(Error::Conflict { .. })), "it has run since it was read: {stale:?}");
     again(Reopening::Resume).await.expect("taken up");
     assert_eq!(states().await, [StepState::Done, StepState::Pending, StepState::Pending]);
 }

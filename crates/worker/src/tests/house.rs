@@ -356,7 +356,8 @@ impl House {
     ) -> karbor_store::Result<Operation> {
         let undo = reopening == Reopening::CleanUp;
         let request = json!(OperationRequest { undo, ..OperationRequest::default() });
-        self.store.reopen_operation(operation, reopening, &request, self.now()).await
+        let epoch = self.store.get_operation(operation).await?.epoch;
+        self.store.reopen_operation(operation, epoch, reopening, &request, self.now()).await
     }
 
     /// Goes on with an operation, and waits for its end.
