@@ -12,6 +12,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+/// Requests are many small allocations on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Protects whole applications: what belongs together is stored together, and comes back together.
 #[derive(Debug, Parser)]
 #[command(name = "karbor", version, propagate_version = true, max_term_width = 100)]
