@@ -106,6 +106,7 @@ impl Trusts {
                 }
             }
         }
+        self.store.settle_delegations(before).await?;
         Ok(())
     }
 

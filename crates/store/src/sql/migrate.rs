@@ -18,6 +18,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0004_bank_account_settings.sql"),
     include_str!("../../migrations/0005_occurrences.sql"),
     include_str!("../../migrations/0006_holds.sql"),
+    include_str!("../../migrations/0007_delegations_settled.sql"),
+    include_str!("../../migrations/0008_operations_by_urgency.sql"),
 ];
 
 /// The version that this program needs.

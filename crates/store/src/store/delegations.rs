@@ -123,44 +123,92 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn list_idle_delegations(&self, before: Instant, limit: u64) -> Result<Vec<Delegation>> {
-        let ids = |table: &'static str| Query::select().column("id").from(table).take();
-        let unfinished = || {
-            let states = [OperationState::Queued, OperationState::Running].map(OperationState::as_str);
-            ids("operations").and_where(Expr::col("state").is_in(states)).take()
-        };
-        // One that is made before its operation is taken up again belongs to no end that has been.
-        let ended = ids("operations")
-            .and_where(Expr::col("ended_at").is_not_null())
-            .and_where(
-                Expr::col(("operations", "ended_at"))
-                    .gte(Expr::col((Delegation::TABLE, "created_at")))
-                    .or(Expr::col((Delegation::TABLE, "created_at")).lt(before.as_micros())),
-            )
-            .take();
-        let at_work = logged()
-            .and_where(Expr::col("scheduled_operation_id").is_not_null())
-            .and_where(Expr::col("operation_id").in_subquery(unfinished()))
-            .take();
-        let is_old = || Expr::col("created_at").lt(before.as_micros());
-        let owner = || Expr::col("owner_id");
-        let has_ended = is_kind(DelegationOwner::OPERATION).and(owner().in_subquery(ended));
-        let is_gone =
-            is_kind(DelegationOwner::OPERATION).and(is_old()).and(owner().not_in_subquery(ids("operations")));
-        let is_unscheduled = is_kind(DelegationOwner::SCHEDULED_OPERATION)
-            .and(is_old())
-            .and(owner().not_in_subquery(ids("scheduled_operations")))
-            .and(owner().not_in_subquery(at_work));
-        let mut select = Delegation::select();
-        select
-            .and_where(has_ended.or(is_gone).or(is_unscheduled))
-            .order_by("created_at", Order::Asc)
-            .limit(limit);
-        self.rows("looking for delegations of what has ended", &select)
-            .await?
-            .iter()
-            .map(Delegation::read)
-            .collect()
+        let doing = "looking for rights of what has ended";
+        let mut idle = Vec::new();
+        let unscheduled = |standing| unscheduled(standing, before, limit);
+        for statement in [ended(before, limit), unscheduled(NEW), unscheduled(RELEASED)] {
+            for row in self.rows(doing, &statement).await? {
+                idle.push(Delegation::read(&row)?);
+            }
+        }
+        Ok(idle)
     }
+
+    /// Notes of the rights asked for before an instant whose scheduled operations are there that nobody need look for these
+    /// any more, until they are deleted.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Database`].
+    pub async fn settle_delegations(&self, before: Instant) -> Result<()> {
+        let mut settle = Query::update();
+        settle.table(Delegation::TABLE).value("standing", SETTLED);
+        settle.and_where(is_kind(DelegationOwner::SCHEDULED_OPERATION));
+        settle
+            .and_where(Expr::col("standing").eq(NEW))
+            .and_where(Expr::col("created_at").lt(before.as_micros()));
+        settle.and_where(Expr::exists(of_owner("scheduled_operations").take()));
+        transaction!(self, "noting whose rights are in use", |tx| { tx.execute(&settle).await.map(drop) })
+    }
+}
+
+/// How far a right of a scheduled operation has come; those of operations stay new. See migration 7.
+pub(crate) const NEW: i64 = 0;
+const SETTLED: i64 = 1;
+pub(crate) const RELEASED: i64 = 2;
+
+/// Notes that the owner of a right is deleted. That a right is settled is written only while it is new, so that whoever
+/// saw the owner just before cannot hide it.
+pub(crate) async fn release(tx: &mut Transaction, owner: DelegationOwner) -> Result<()> {
+    let mut update = Query::update();
+    update.table(Delegation::TABLE).value("standing", RELEASED).and_where(is_of(owner));
+    tx.execute(&update).await.map(drop)
+}
+
+/// The rights of operations that have ended, or never came.
+pub(crate) fn ended(before: Instant, limit: u64) -> SelectStatement {
+    let has_ended = of_owner("operations")
+        .and_where(Expr::col(("operations", "ended_at")).is_not_null())
+        // One that is made before its operation is taken up again belongs to no end that has been.
+        .and_where(
+            Expr::col(("operations", "ended_at"))
+                .gte(Expr::col((Delegation::TABLE, "created_at")))
+                .or(Expr::col((Delegation::TABLE, "created_at")).lt(before.as_micros())),
+        )
+        .take();
+    let is_gone =
+        Expr::col("created_at").lt(before.as_micros()).and(Expr::exists(of_owner("operations").take()).not());
+    let mut select = Delegation::select();
+    select.and_where(is_kind(DelegationOwner::OPERATION)).and_where(Expr::col("standing").eq(NEW));
+    select.and_where(Expr::exists(has_ended).or(is_gone));
+    select.order_by("created_at", Order::Asc).limit(limit).take()
+}
+
+/// The rights of scheduled operations that are gone, and of which nothing is at work any more.
+pub(crate) fn unscheduled(standing: i64, before: Instant, limit: u64) -> SelectStatement {
+    let states = [OperationState::Queued, OperationState::Running].map(OperationState::as_str);
+    let at_work = Query::select()
+        .expr(Expr::val(1i64))
+        .from("operation_logs")
+        .inner_join("operations", Expr::col(("operations", "id")).equals(("operation_logs", "operation_id")))
+        .and_where(Expr::col(("operations", "state")).is_in(states))
+        .and_where(
+            Expr::col(("operation_logs", "scheduled_operation_id")).equals((Delegation::TABLE, "owner_id")),
+        )
+        .take();
+    let mut select = Delegation::select();
+    select.and_where(is_kind(DelegationOwner::SCHEDULED_OPERATION));
+    select.and_where(Expr::col("standing").eq(standing));
+    select.and_where(Expr::col("created_at").lt(before.as_micros()));
+    select.and_where(Expr::exists(of_owner("scheduled_operations").take()).not());
+    select.and_where(Expr::exists(at_work).not());
+    select.order_by("created_at", Order::Asc).limit(limit).take()
+}
+
+/// The row that is the owner of a right.
+fn of_owner(table: &'static str) -> SelectStatement {
+    let mut select = Query::select();
+    select.expr(Expr::val(1i64)).from(table);
+    select.and_where(Expr::col((table, "id")).equals((Delegation::TABLE, "owner_id"))).take()
 }
 
 /// Wipes the login of an operation that has ended.

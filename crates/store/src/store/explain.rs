@@ -1,12 +1,13 @@
 //! How the database goes about what is asked of it all the time: for tests and for people who wonder.
 
 use karbor_types::{
-    Instant, OccurrenceId, OccurrenceState, ProjectId, ProviderId, ScheduledOperationId, TriggerId,
+    Instant, OccurrenceId, OccurrenceState, OperationKind, OperationState, ProjectId, ProviderId,
+    ScheduledOperationId, TriggerId,
 };
 use uuid::Uuid;
 
-use crate::store::{handouts, occurrences, promises};
-use crate::{Promising, Result, Store};
+use crate::store::{delegations, handouts, occurrences, operations, promises};
+use crate::{ClaimOptions, Promising, Result, Store};
 
 impl Store {
     /// Returns how the database goes about each statement with which schedulers look for work, by name, in its own words.
@@ -17,6 +18,12 @@ impl Store {
         let id = Uuid::from_u128(1);
         let (provider, operation) = (ProviderId(id), ScheduledOperationId(id));
         let project = ProjectId::new("p").expect("a valid id");
+        let options = ClaimOptions {
+            owner: "nobody".to_owned(),
+            kinds: vec![OperationKind::Protect, OperationKind::Restore],
+            skip_projects: Vec::new(),
+            lease_seconds: 30,
+        };
         let mut statements = vec![
             ("due triggers", handouts::due_triggers(now, 500)),
             ("the next due trigger", handouts::next_due()),
@@ -40,6 +47,14 @@ impl Store {
                 occurrences::started_operations(&[OccurrenceId(id), OccurrenceId(Uuid::nil())]),
             ),
             ("old occurrences", occurrences::ended_before(now, 500)),
+            ("whether there is work", operations::any_claimable(&options, now)),
+            ("the highest priority", operations::next_priority(None)),
+            ("the next priority", operations::next_priority(Some(0))),
+            ("abandoned work", operations::most_urgent(&options, 0, OperationState::Running, now)),
+            ("work that waits", operations::most_urgent(&options, 0, OperationState::Queued, now)),
+            ("rights of what has ended", delegations::ended(now, 500)),
+            ("rights of what is deleted", delegations::unscheduled(delegations::RELEASED, now, 500)),
+            ("rights nobody has claimed", delegations::unscheduled(delegations::NEW, now, 500)),
         ];
         let promising =
             Promising { operation, plan: None, trigger: TriggerId(id), created_at: now, updated_at: None };

@@ -5,7 +5,7 @@
 //! between it and the commit, because both change the operation's row.
 
 use karbor_types::{Epoch, Instant, OperationId, OperationState};
-use sea_query::{Expr, ExprTrait, Func, Order, Query, UpdateStatement};
+use sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement, UpdateStatement};
 
 use crate::sql::{Row, Table, Transaction, optional_json};
 use crate::store::beginnings::tell_occurrence;
@@ -112,7 +112,7 @@ impl Store {
     }
 
     /// Claims the operation that is most urgent among those that are due and that nobody holds: queued ones, and
-    /// running ones whose lease ran out. `None` when there is none.
+    /// running ones whose lease ran out, which go first among those of one priority. `None` when there is none.
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Database`].
@@ -120,25 +120,13 @@ impl Store {
         if options.kinds.is_empty() {
             return Ok(None);
         }
-        let mut select = Query::select();
-        select.columns(["id", "epoch"]).from(Operation::TABLE);
-        select.and_where(Expr::col("claimable_at").lte(now.as_micros()));
-        select.and_where(Expr::col("kind").is_in(options.kinds.iter().map(|kind| kind.as_str())));
-        if !options.skip_projects.is_empty() {
-            let skipped = options.skip_projects.iter().map(|project| project.as_str());
-            select.and_where(Expr::col("project_id").is_not_in(skipped));
-        }
-        select.order_by("priority", Order::Desc).order_by("due_at", Order::Asc).order_by("id", Order::Asc);
-        select.limit(CANDIDATES);
         for _ in 0..LOOKS {
             // Read outside of the transaction: looking for work must not hold back those who have some.
-            let candidates = self.rows("looking for an operation to claim", &select).await?;
+            let candidates = self.claimable(options, now).await?;
             if candidates.is_empty() {
                 return Ok(None);
             }
-            for candidate in candidates {
-                let id: OperationId = candidate.parsed("id")?;
-                let epoch: u32 = candidate.count("epoch")?;
+            for (id, epoch) in candidates {
                 if let Some(claimed) = self.claim_one(id, epoch, options, now).await? {
                     return Ok(Some(claimed));
                 }
@@ -146,6 +134,26 @@ impl Store {
             // Others got all of them, so there was progress; what is left is looked at afresh.
         }
         Ok(None)
+    }
+
+    /// Returns a few of the most urgent operations that can be claimed, with their epochs.
+    async fn claimable(&self, options: &ClaimOptions, now: Instant) -> Result<Vec<(OperationId, u32)>> {
+        let doing = "looking for an operation to claim";
+        if self.rows(doing, &any_claimable(options, now)).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut priority = None;
+        while let Some(row) = self.rows(doing, &next_priority(priority)).await?.first() {
+            let level = row.number("priority")?;
+            for state in [OperationState::Running, OperationState::Queued] {
+                let rows = self.rows(doing, &most_urgent(options, level, state, now)).await?;
+                if !rows.is_empty() {
+                    return rows.iter().map(|row| Ok((row.parsed("id")?, row.count("epoch")?))).collect();
+                }
+            }
+            priority = Some(level);
+        }
+        Ok(Vec::new())
     }
 
     /// Counts the operations that wait or run, by kind and state, with the earliest due time of each.
@@ -378,6 +386,49 @@ pub(crate) fn operation_values(operation: &NewOperation, now: Instant) -> Result
 /// the transaction.
 pub(crate) async fn own(tx: &mut Transaction, claim: &Claim) -> Result<()> {
     write_owned(tx, claim, &owned(claim)).await
+}
+
+/// Whether there is anything at all to be claimed.
+pub(crate) fn any_claimable(options: &ClaimOptions, now: Instant) -> SelectStatement {
+    let mut select = Query::select();
+    select.column("id").from(Operation::TABLE);
+    select.and_where(Expr::col("claimable_at").lte(now.as_micros())).limit(1);
+    restrict(&mut select, options).take()
+}
+
+/// The highest priority that operations have or had, below one.
+pub(crate) fn next_priority(below: Option<i64>) -> SelectStatement {
+    let mut select = Query::select();
+    select.column("priority").from(Operation::TABLE);
+    if let Some(below) = below {
+        select.and_where(Expr::col("priority").lt(below));
+    }
+    select.order_by("priority", Order::Desc).limit(1).take()
+}
+
+/// The most urgent of one priority and state.
+pub(crate) fn most_urgent(
+    options: &ClaimOptions,
+    priority: i64,
+    state: OperationState,
+    now: Instant,
+) -> SelectStatement {
+    let mut select = Query::select();
+    select.columns(["id", "epoch"]).from(Operation::TABLE);
+    select.and_where(Expr::col("priority").eq(priority)).and_where(Expr::col("state").eq(state.as_str()));
+    select.and_where(Expr::col("claimable_at").lte(now.as_micros()));
+    restrict(&mut select, options);
+    select.order_by("claimable_at", Order::Asc).order_by("id", Order::Asc).limit(CANDIDATES).take()
+}
+
+/// Leaves out what this worker does not take.
+fn restrict<'a>(select: &'a mut SelectStatement, options: &ClaimOptions) -> &'a mut SelectStatement {
+    select.and_where(Expr::col("kind").is_in(options.kinds.iter().map(|kind| kind.as_str())));
+    if !options.skip_projects.is_empty() {
+        let skipped = options.skip_projects.iter().map(|project| project.as_str());
+        select.and_where(Expr::col("project_id").is_not_in(skipped));
+    }
+    select
 }
 
 /// Begins an update of the operation's row that finds nothing when the claim is stale.

@@ -4,10 +4,11 @@ use karbor_types::{Instant, ScheduledOperationId, TriggerId};
 use sea_query::{Expr, ExprTrait, Query};
 
 use crate::sql::{Row, Table, Transaction, is_referred_to, json, not_found};
+use crate::store::delegations::release;
 use crate::store::transaction::transaction;
 use crate::{
-    Error, Result, RunRules, ScheduledOperation, ScheduledOperationQuery, ScheduledOperationUpdate, Store,
-    Trigger, TriggerQuery, TriggerUpdate,
+    DelegationOwner, Error, Result, RunRules, ScheduledOperation, ScheduledOperationQuery,
+    ScheduledOperationUpdate, Store, Trigger, TriggerQuery, TriggerUpdate,
 };
 
 impl Table for Trigger {
@@ -288,9 +289,10 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn delete_scheduled_operation(&self, id: ScheduledOperationId) -> Result<()> {
-        let id = id.to_string();
+        let (owner, id) = (DelegationOwner::ScheduledOperation(id), id.to_string());
         transaction!(self, "deleting a scheduled operation", |tx| {
-            delete::<ScheduledOperation>(tx, &id).await
+            delete::<ScheduledOperation>(tx, &id).await?;
+            release(tx, owner).await
         })
     }
 }

@@ -4,6 +4,7 @@ use karbor_store::{Delegation, DelegationOwner, Error, NewOperation, Store, Subj
 use karbor_types::{OperationId, OperationKind, OperationState, ScheduledOperationId, UserId};
 
 use crate::kit::World;
+use crate::occurrences::set_up;
 use crate::operations::{claim, ends};
 use crate::rows::{at, operation, project, uuid};
 
@@ -89,6 +90,21 @@ pub(crate) async fn a_right_is_idle_once_its_owner_has_ended_or_is_gone(world: W
     assert!(idle(store).await.is_empty());
     end(store, 20).await;
     assert_eq!(idle(store).await, [SCHEDULED]);
+}
+
+pub(crate) async fn a_right_in_use_is_looked_at_again_once_its_owner_is_deleted(world: World) {
+    let store = &world.store;
+    let (_, operations) = set_up(store, &["p"]).await;
+    let owner = DelegationOwner::ScheduledOperation(operations[0].id);
+    for right in [owner, SCHEDULED] {
+        store.create_delegation(&delegation(right)).await.expect("noted");
+    }
+    store.settle_delegations(at(1000)).await.expect("settled");
+    assert_eq!(idle(store).await, [SCHEDULED], "this one has no owner");
+    store.delete_scheduled_operation(operations[0].id).await.expect("deleted");
+    store.settle_delegations(at(1000)).await.expect("settled");
+    let both = idle(store).await;
+    assert!(both.len() == 2 && both.contains(&owner), "{both:?}");
 }
 
 pub(crate) async fn a_login_is_wiped_when_its_operation_ends(world: World) {

@@ -89,7 +89,7 @@ fn to(trigger: &DueTrigger, next: Option<Instant>) -> HandOut {
 }
 
 /// A trigger, numbers 10 and up, and operations of it, one for each owner, numbers 100 and up.
-async fn set_up(store: &Store, owners: &[&str]) -> (DueTrigger, Vec<ScheduledOperation>) {
+pub(crate) async fn set_up(store: &Store, owners: &[&str]) -> (DueTrigger, Vec<ScheduledOperation>) {
     store.create_trigger(&trigger(10, Some(at(100)))).await.expect("created");
     let mut operations = Vec::new();
     for (number, owner) in (100..).zip(owners) {
@@ -470,8 +470,11 @@ pub(crate) async fn no_statement_of_the_schedule_scans(world: World) {
     let operations = ready(&world.store, &["p"; 600]).await;
     let all: Vec<_> = operations.iter().take(300).map(|one| beginning(one, at(100), 1)).collect();
     assert!(begin(&world.store, &all, OccurrenceLimits::default()).await);
+    let rights = "INSERT INTO delegations (owner_id, owner_kind, project_id, user_id, expires_at, created_at, standing) \
+                  SELECT id, 'scheduled_operation', project_id, user_id, 0, 0, 1 FROM scheduled_operations";
+    world.run(rights).await;
     if world.store.engine() != Engine::Sqlite {
-        for table in ["triggers", "scheduled_operations", "occurrences", "operations"] {
+        for table in ["delegations", "triggers", "scheduled_operations", "occurrences", "operations"] {
             let verb = if world.store.engine() == Engine::Postgres { "ANALYZE" } else { "ANALYZE TABLE" };
             world.run(&format!("{verb} {table}")).await;
         }
