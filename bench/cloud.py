@@ -175,7 +175,8 @@ def make_application(cloud, servers):
         list(pool.map(lambda n: cloud.post("volumev3", "/volumes", {"volume": {"name": f"many-{n}", "size": 1}}), range(2 * servers)))
 
     def ready(service, path, state, count):
-        return lambda: sum(one["status"].lower() == state for one in cloud.list(service, path)) == count
+        # To list hundreds is work for the cloud, which has enough of it.
+        return lambda: time.sleep(3) or sum(one["status"].lower() == state for one in cloud.list(service, path)) == count
     wait_for("the servers", ready("compute", "/servers/detail", "active", servers), 3600)
     wait_for("the volumes", ready("volumev3", "/volumes/detail", "available", 2 * servers), 3600)
     pairs = [(server["id"], volume["id"]) for server, volume in zip(
@@ -199,10 +200,11 @@ def many(site, karbor, cloud, arguments):
     wait_for("the graph", stands, 600)
     wall = time.monotonic() - begun
     made = {name: count - settled[name] for name, count in requests().items() if count != settled[name]}
+    state = karbor.wait(checkpoint, 3600)["state"]
+    ended = time.monotonic() - begun
     resources = karbor.ask("GET", f"/operations/{checkpoint}/resources")
     print(f"{len(resources)} resources: graph after {wall:.1f} s (target: 10 s), requests until then: {made}")
-    karbor.wait(checkpoint, 3600)
-    print(f"the operation {karbor.operation(checkpoint)['state']} after {time.monotonic() - begun:.1f} s")
+    print(f"the operation {state} after {ended:.1f} s")
 
 
 def main():

@@ -16,6 +16,7 @@ Everything shares the machine. Preview: cargo run --release -p karbor-recurrence
 """
 import argparse
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -53,7 +54,11 @@ id = "{provider}"
 name = "No-Op Provider"
 bank = "files"
 plugins = ["noop"]
+[declared]
+file = "{home}/things.json"
 """
+RESOURCE = {"id": "11111111-1111-4111-8111-000000000001", "type": "OS::Cinder::Volume", "name": "vol-1"}
+THINGS = {"types": {RESOURCE["type"]: {"parents": [], "instances": [{"id": RESOURCE["id"], "name": RESOURCE["name"]}]}}}
 PATTERN = "7 11 * * *"
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -179,12 +184,12 @@ def id_of(kind, number):
 
 def make_one(options, home):
     """Makes one plan, trigger and scheduled operation through the API; returns their ids."""
+    (home / "things.json").write_text(json.dumps(THINGS))
     service = Service(options.karbor, home / "state", CONFIG.format(url=options.url, home=home, provider=PROVIDER))
     service.command = lambda words: [*map(str, words), "--role", "api"]
     service.start()
     try:
-        resource = {"id": "11111111-1111-4111-8111-000000000001", "type": "OS::Cinder::Volume", "name": "vol-1"}
-        plan = {"name": "bench", "provider_id": PROVIDER, "parameters": {}, "resources": [resource]}
+        plan = {"name": "bench", "provider_id": PROVIDER, "parameters": {}, "resources": [RESOURCE]}
         plan = service.ask("POST", "/plans", {"plan": plan})["plan"]["id"]
         properties = {"format": "crontab", "pattern": PATTERN, "window": 900}
         trigger = {"trigger_info": {"name": "bench", "type": "time", "properties": properties}}
@@ -282,6 +287,9 @@ def measure_burst(database, options, run, processes):
     operations = int(database.rows(
         "SELECT COUNT(*) FROM operations o JOIN occurrences c ON o.occurrence_id = c.id "
         f"WHERE c.occurrence_at = {at * 1000000} AND o.occurrence_attempt = 1")[0][0])
+    failed = database.rows("SELECT reason FROM operations WHERE state = 'failed' LIMIT 1")
+    if failed:
+        raise SystemExit(f"what was started fails: {failed[0][0]}")
     if not len(lags) == operations == options.due:
         raise SystemExit(f"{options.due} were due, {len(lags)} were started, as {operations} operations")
     claims = claims or [float("nan")]
