@@ -47,7 +47,6 @@ impl Store {
                 occurrences::started_operations(&[OccurrenceId(id), OccurrenceId(Uuid::nil())]),
             ),
             ("old occurrences", occurrences::ended_before(now, 500)),
-            ("whether there is work", operations::any_claimable(&options, now)),
             ("the highest priority", operations::next_priority(None)),
             ("the next priority", operations::next_priority(Some(0))),
             ("abandoned work", operations::most_urgent(&options, 0, OperationState::Running, now)),

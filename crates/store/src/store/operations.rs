@@ -139,9 +139,6 @@ impl Store {
     /// Returns a few of the most urgent operations that can be claimed, with their epochs.
     async fn claimable(&self, options: &ClaimOptions, now: Instant) -> Result<Vec<(OperationId, u32)>> {
         let doing = "looking for an operation to claim";
-        if self.rows(doing, &any_claimable(options, now)).await?.is_empty() {
-            return Ok(Vec::new());
-        }
         let mut priority = None;
         while let Some(row) = self.rows(doing, &next_priority(priority)).await?.first() {
             let level = row.number("priority")?;
@@ -388,14 +385,6 @@ pub(crate) async fn own(tx: &mut Transaction, claim: &Claim) -> Result<()> {
     write_owned(tx, claim, &owned(claim)).await
 }
 
-/// Whether there is anything at all to be claimed.
-pub(crate) fn any_claimable(options: &ClaimOptions, now: Instant) -> SelectStatement {
-    let mut select = Query::select();
-    select.column("id").from(Operation::TABLE);
-    select.and_where(Expr::col("claimable_at").lte(now.as_micros())).limit(1);
-    restrict(&mut select, options).take()
-}
-
 /// The highest priority that operations have or had, below one.
 pub(crate) fn next_priority(below: Option<i64>) -> SelectStatement {
     let mut select = Query::select();
@@ -417,18 +406,12 @@ pub(crate) fn most_urgent(
     select.columns(["id", "epoch"]).from(Operation::TABLE);
     select.and_where(Expr::col("priority").eq(priority)).and_where(Expr::col("state").eq(state.as_str()));
     select.and_where(Expr::col("claimable_at").lte(now.as_micros()));
-    restrict(&mut select, options);
-    select.order_by("claimable_at", Order::Asc).order_by("id", Order::Asc).limit(CANDIDATES).take()
-}
-
-/// Leaves out what this worker does not take.
-fn restrict<'a>(select: &'a mut SelectStatement, options: &ClaimOptions) -> &'a mut SelectStatement {
     select.and_where(Expr::col("kind").is_in(options.kinds.iter().map(|kind| kind.as_str())));
     if !options.skip_projects.is_empty() {
         let skipped = options.skip_projects.iter().map(|project| project.as_str());
         select.and_where(Expr::col("project_id").is_not_in(skipped));
     }
-    select
+    select.order_by("claimable_at", Order::Asc).order_by("id", Order::Asc).limit(CANDIDATES).take()
 }
 
 /// Begins an update of the operation's row that finds nothing when the claim is stale.
