@@ -40,7 +40,7 @@ impl Default for SchedulerConfig {
         }
         Self {
             poll_milliseconds: count(500),
-            batch: count(400),
+            batch: count(1000),
             provider_concurrency: 0,
             project_concurrency: 0,
             jitter_seconds: 30,
