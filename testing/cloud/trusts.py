@@ -130,7 +130,7 @@ class Trusts:
 
     def karbor(self, method, path, body=None):
         url = f"http://127.0.0.1:{self.site.port}/v1/{self.user.project}{path}"
-        headers = {"X-Auth-Token": self.user.token, "Content-Type": "application/json", "OpenStack-API-Version": "data-protect 1.1"}
+        headers = {"X-Auth-Token": self.user.token, "Content-Type": "application/json", "OpenStack-API-Version": "data-protect 1.2"}
         request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers, method=method)
         with urllib.request.urlopen(request, timeout=120) as answer:
             text = answer.read()
@@ -229,6 +229,31 @@ class Trusts:
             (found for found in [self.karbor("GET", f"/operations/{id}")["operation"]] if found["state"] == "failed"), None), 120)
         print(f"       the reason: {operation.get('reason')}", flush=True)
         wait_for("its note to be removed", lambda: not self.site.sql("SELECT * FROM delegations"))
+
+    def a_revoked_trust_fails_the_runs_of_its_operation_and_no_others(self):
+        pattern = {"type": "time", "name": "t", "properties": {"format": "crontab", "pattern": "0 0 1 1 *"}}
+        trigger = self.karbor("POST", "/triggers", {"trigger_info": pattern})["trigger_info"]["id"]
+        definition = {"provider_id": PROVIDER, "plan_id": self.plan}
+        made = []
+        for name in ("kept", "revoked"):
+            before = {trust["id"] for trust in self.trusts()}
+            scheduled = {"name": name, "operation_type": "protect", "trigger_id": trigger, "operation_definition": definition}
+            id = self.karbor("POST", "/scheduled_operations", {"scheduled_operation": scheduled})["scheduled_operation"]["id"]
+            made.append((id, next(trust["id"] for trust in self.trusts() if trust["id"] not in before)))
+        self.user.delete("identity", f"/OS-TRUST/trusts/{made[1][1]}")
+        for id, _ in made:
+            self.karbor("POST", f"/scheduled_operations/{id}/runs", {"run": {}})
+
+        def fate(id):
+            [run] = self.karbor("GET", f"/scheduled_operations/{id}/runs")["runs"]
+            return (run["state"], run.get("reason")) if run["state"] in ("succeeded", "failed", "skipped") else None
+        fates = [wait_for("a run to end", lambda id=id: fate(id), 120) for id, _ in made]
+        expect(fates == [("succeeded", None), ("failed", "trust_revoked")], f"what became of them: {fates}")
+        for id, _ in made:
+            self.karbor("DELETE", f"/scheduled_operations/{id}")
+        self.site.sql("UPDATE delegations SET created_at = 0")
+        wait_for("both trusts to be taken back", lambda: not self.trusts())
+        self.karbor("DELETE", f"/triggers/{trigger}")
 
 
 def main():

@@ -198,7 +198,10 @@ pub(crate) fn unscheduled(standing: i64, before: Instant, limit: u64) -> SelectS
     let mut select = Delegation::select();
     select.and_where(is_kind(DelegationOwner::SCHEDULED_OPERATION));
     select.and_where(Expr::col("standing").eq(standing));
-    select.and_where(Expr::col("created_at").lt(before.as_micros()));
+    if standing == NEW {
+        // The owner of what is younger may still be on its way.
+        select.and_where(Expr::col("created_at").lt(before.as_micros()));
+    }
     select.and_where(Expr::exists(of_owner("scheduled_operations").take()).not());
     select.and_where(Expr::exists(at_work).not());
     select.order_by("created_at", Order::Asc).limit(limit).take()
