@@ -192,8 +192,6 @@ class Trusts:
         made = self.karbor("POST", "/scheduled_operations", {"scheduled_operation": scheduled})["scheduled_operation"]["id"]
         expect(len(self.trusts()) == 1, f"one trust for it: {self.trusts()}")
         self.karbor("DELETE", f"/scheduled_operations/{made}")
-        # Not missed for two minutes: somebody might be making it. Here nobody is.
-        self.site.sql("UPDATE delegations SET created_at = 0")
         wait_for("its trust to be taken back", lambda: not self.trusts())
         self.karbor("DELETE", f"/triggers/{trigger}")
 
@@ -251,7 +249,6 @@ class Trusts:
         expect(fates == [("succeeded", None), ("failed", "trust_revoked")], f"what became of them: {fates}")
         for id, _ in made:
             self.karbor("DELETE", f"/scheduled_operations/{id}")
-        self.site.sql("UPDATE delegations SET created_at = 0")
         wait_for("both trusts to be taken back", lambda: not self.trusts())
         self.karbor("DELETE", f"/triggers/{trigger}")
 
