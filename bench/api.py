@@ -61,9 +61,9 @@ class Load:
              "-H", f"X-Auth-Token: {connection['token']}", connection["url"] + path], text=True, capture_output=True, check=True).stdout
 
         def found(pattern):
-            match = re.search(pattern, done)
+            match = re.search(pattern, done, re.MULTILINE)
             return match and match.group(1)
-        return (float(found(r"Requests/sec:\s+([\d.]+)")), milliseconds(found(r"50%\s+(\S+)")), milliseconds(found(r"99%\s+(\S+)")),
+        return (float(found(r"Requests/sec:\s+([\d.]+)")), milliseconds(found(r"^\s+50%\s+(\S+)")), milliseconds(found(r"^\s+99%\s+(\S+)")),
                 int(found(r"Non-2xx or 3xx responses: (\d+)") or 0))
 
     def measure(self, name, path, body=None):
