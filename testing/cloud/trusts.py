@@ -244,7 +244,7 @@ class Trusts:
 
         def fate(id):
             [run] = self.karbor("GET", f"/scheduled_operations/{id}/runs")["runs"]
-            return (run["state"], run.get("reason")) if run["state"] in ("succeeded", "failed", "skipped") else None
+            return (run["status"], run.get("reason")) if run["status"] in ("succeeded", "failed", "skipped") else None
         fates = [wait_for("a run to end", lambda id=id: fate(id), 120) for id, _ in made]
         expect(fates == [("succeeded", None), ("failed", "trust_revoked")], f"what became of them: {fates}")
         for id, _ in made:
