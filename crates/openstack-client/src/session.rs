@@ -247,7 +247,12 @@ async fn log_in(cloud: &Cloud, login: &Login, patience: Duration) -> Result<(Tok
         let started = Instant::now();
         match log_in_once(cloud, login).await {
             Ok((secret, document)) => return Ok(understood(secret, document, started, login)),
-            Err(Failure::Final(error) | Failure::Stale(error)) => return Err(as_login(login, error)),
+            Err(Failure::Final(error) | Failure::Stale(error)) => {
+                let is_revoked =
+                    error.kind() == ErrorKind::Unauthenticated && is_known_without_trust(cloud, login).await;
+                let error = if is_revoked { error.with_kind(ErrorKind::Revoked) } else { error };
+                return Err(as_login(login, error));
+            }
             Err(Failure::Again { error, asked }) => {
                 if !attempts.pause(asked).await {
                     return Err(as_login(login, error));
@@ -255,6 +260,14 @@ async fn log_in(cloud: &Cloud, login: &Login, patience: Duration) -> Result<(Tok
             }
         }
     }
+}
+
+/// Returns whether a user who was not let in by a trust is let in without it. Keystone answers alike where the trust is
+/// gone and where the password is wrong.
+async fn is_known_without_trust(cloud: &Cloud, login: &Login) -> bool {
+    let Login::Trust { user, password, .. } = login else { return false };
+    let own = Login::Password { user: user.clone(), password: password.clone(), project: None };
+    log_in_once(cloud, &own).await.is_ok()
 }
 
 async fn log_in_once(cloud: &Cloud, login: &Login) -> Result<(SecretString, Document), Failure> {

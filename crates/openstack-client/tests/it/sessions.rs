@@ -111,13 +111,19 @@ async fn what_is_not_found_at_login_is_no_missing_thing() {
         assert_eq!((refused.kind(), refused.reason()), (kind, "Could not find trust: t1."));
     }
     let by_trust = login().for_trust("t1").expect("there is a password");
-    for (status, kind) in
-        [(404, ErrorKind::Revoked), (403, ErrorKind::Revoked), (401, ErrorKind::Unauthenticated)]
-    {
+    for status in [404, 403, 401] {
         fake.say_at_login(json(status, &json!({"error": {"message": "Could not find trust: t1."}})));
         let refused = Session::open(&fake.cloud(), by_trust.clone()).await.expect_err("refused");
-        assert_eq!(refused.kind(), kind, "{status}");
+        assert_eq!(refused.kind(), ErrorKind::Revoked, "{status}, and without the trust it is let in");
     }
+    for _ in ["by the trust", "without it"] {
+        fake.say_at_login(json(
+            401,
+            &json!({"error": {"message": "The request you have made requires authentication."}}),
+        ));
+    }
+    let refused = Session::open(&fake.cloud(), by_trust).await.expect_err("refused");
+    assert_eq!(refused.kind(), ErrorKind::Unauthenticated, "its own password is wrong");
     fake.say_at_login(Said::Reply(201, Vec::new(), "{}".into()));
     let strange = Session::open(&fake.cloud(), login()).await.expect_err("no token");
     assert_eq!(strange.kind(), ErrorKind::Other);
