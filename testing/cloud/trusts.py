@@ -139,6 +139,17 @@ class Trusts:
     def trusts(self):
         return self.service.list("identity", f"/OS-TRUST/trusts?trustee_user_id={self.service.user_id}", "trusts")
 
+    def make_trigger(self):
+        """Makes a trigger that fires once a year."""
+        pattern = {"type": "time", "name": "t", "properties": {"format": "crontab", "pattern": "0 0 1 1 *"}}
+        return self.karbor("POST", "/triggers", {"trigger_info": pattern})["trigger_info"]["id"]
+
+    def schedule(self, trigger, name):
+        """Schedules a protect of the plan."""
+        definition = {"provider_id": PROVIDER, "plan_id": self.plan}
+        scheduled = {"name": name, "operation_type": "protect", "trigger_id": trigger, "operation_definition": definition}
+        return self.karbor("POST", "/scheduled_operations", {"scheduled_operation": scheduled})["scheduled_operation"]["id"]
+
     def ended(self, id):
         def look():
             operation = self.karbor("GET", f"/operations/{id}")["operation"]
@@ -185,11 +196,8 @@ class Trusts:
         expect(lost not in [trust["id"] for trust in self.trusts()], "the lost trust")
 
     def a_scheduled_operation_keeps_its_trust_until_it_is_deleted(self):
-        pattern = {"type": "time", "name": "t", "properties": {"format": "crontab", "pattern": "0 0 1 1 *"}}
-        trigger = self.karbor("POST", "/triggers", {"trigger_info": pattern})["trigger_info"]["id"]
-        definition = {"provider_id": PROVIDER, "plan_id": self.plan}
-        scheduled = {"name": "s", "operation_type": "protect", "trigger_id": trigger, "operation_definition": definition}
-        made = self.karbor("POST", "/scheduled_operations", {"scheduled_operation": scheduled})["scheduled_operation"]["id"]
+        trigger = self.make_trigger()
+        made = self.schedule(trigger, "s")
         expect(len(self.trusts()) == 1, f"one trust for it: {self.trusts()}")
         self.karbor("DELETE", f"/scheduled_operations/{made}")
         wait_for("its trust to be taken back", lambda: not self.trusts())
@@ -229,14 +237,11 @@ class Trusts:
         wait_for("its note to be removed", lambda: not self.site.sql("SELECT * FROM delegations"))
 
     def a_revoked_trust_fails_the_runs_of_its_operation_and_no_others(self):
-        pattern = {"type": "time", "name": "t", "properties": {"format": "crontab", "pattern": "0 0 1 1 *"}}
-        trigger = self.karbor("POST", "/triggers", {"trigger_info": pattern})["trigger_info"]["id"]
-        definition = {"provider_id": PROVIDER, "plan_id": self.plan}
+        trigger = self.make_trigger()
         made = []
         for name in ("kept", "revoked"):
             before = {trust["id"] for trust in self.trusts()}
-            scheduled = {"name": name, "operation_type": "protect", "trigger_id": trigger, "operation_definition": definition}
-            id = self.karbor("POST", "/scheduled_operations", {"scheduled_operation": scheduled})["scheduled_operation"]["id"]
+            id = self.schedule(trigger, name)
             made.append((id, next(trust["id"] for trust in self.trusts() if trust["id"] not in before)))
         self.user.delete("identity", f"/OS-TRUST/trusts/{made[1][1]}")
         for id, _ in made:
