@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Bank accounts of two projects: each where an administrator says, opened as they say, wrapped by the key that they name.
 
-main.py KARBOR
+main.py KARBOR S3-SERVER
+
+S3-SERVER is the example `s3_server` of the crate karbor-bank.
 """
 import json
+import os
 import re
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 import urllib.error
@@ -22,6 +26,7 @@ from standin import Keystone  # noqa: E402
 FIRST, SECOND = "b766f37c-d011-4026-8228-28730d734a3f", "cf56bd3e-97a7-4078-b6d5-f36246333fd9"
 PARAMETERS = {"OS::Cinder::Volume": {"backup_name": "b", "container": "c"}}
 SECRET = "this-is-the-secret-of-somebody"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
 CONFIG = """
 [identity]
 kind = "keystone"
@@ -72,8 +77,26 @@ class At(Service):
         return {"url": f"http://127.0.0.1:{int(text.split()[0])}/v1/x"}
 
 
-class Tests:
+class S3:
+    """An S3 server that lets in `id` with the secret `secret`; it ends with its standard input."""
+
     def __init__(self, binary):
+        self.process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.url, self.directory = (self.process.stdout.readline().strip() for _ in range(2))
+        self.bucket = Path(self.directory) / "bank"
+
+    def place(self, prefix):
+        where, _, settings = self.url.partition("?")
+        return f"{where}/{prefix}?{settings}"
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+class Tests:
+    def __init__(self, binary, s3_server):
+        self.s3 = S3(s3_server)
         self.home = Path(tempfile.mkdtemp(prefix="karbor-accounts-"))
         key = self.home / "finance.key"
         key.touch(0o600)
@@ -122,6 +145,18 @@ class Tests:
         id = made["checkpoint"]["id"]
         self.available(f"{path}/{id}", project)
         return id
+
+    def restores(self, provider, checkpoint, project=None):
+        restore = {"restore": {"provider_id": provider, "checkpoint_id": checkpoint, "parameters": {}}}
+        status, made = self.ask("POST", "/restores", restore, project=project)
+        expect(status == 200, f"{status} {made}")
+        path = f"/restores/{made['restore']['id']}"
+
+        def ended():
+            found = self.ask("GET", path, project=project)[1]["restore"]
+            expect(found["status"] != "fail", f"it failed: {found}")
+            return found["status"] == "success"
+        wait_for("the restore", ended, 60)
 
     def available(self, path, project=None):
         def state():
@@ -204,11 +239,7 @@ class Tests:
         self.available(f"/providers/{SECOND}/checkpoints/{copy}")
         expect((self.home / "bank/copies/accounts" / self.own).is_dir(), "the copy is in the place of its own")
         expect(not (self.home / "other/accounts").exists(), "and not in the bank's")
-        restore = {"restore": {"provider_id": SECOND, "checkpoint_id": copy, "parameters": {}}}
-        status, made = self.ask("POST", "/restores", restore)
-        expect(status == 200, f"{status} {made}")
-        id = made["restore"]["id"]
-        wait_for("the restore", lambda: self.ask("GET", f"/restores/{id}")[1]["restore"]["status"] == "success", 60)
+        self.restores(SECOND, copy)
 
     def an_empty_account_is_moved(self):
         path = f"/providers/{FIRST}/checkpoints"
@@ -224,16 +255,45 @@ class Tests:
         self.protect(self.own)
         expect((self.home / "bank/tenants/new/accounts" / self.own).is_dir(), "it is in the new place")
 
+    def an_account_of_its_own_in_s3_is_let_in_by_credentials_of_its_own(self):
+        project, place = uuid.uuid4().hex, self.s3.place("tenants/third")
+        wrong = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": SECRET}
+        message = self.set(project=project, place=place, credentials=wrong, status=400)
+        expect("signature" in message.lower() or "denied" in message.lower() or "403" in message, message)
+        message = self.set(project=project, place=place.replace("s3://bank/", "s3://nowhere/"), credentials=CREDENTIALS, status=400)
+        expect("NoSuchBucket" in message, message)
+        shown = self.set(project=project, place=place, credentials=CREDENTIALS, key_source="finance")
+        expect((shown["place"], shown["has_credentials"]) == (place, True), shown)
+        first = self.protect(project)
+        objects = [file for file in (self.s3.bucket / "tenants/third/accounts" / project).rglob("*") if file.is_file()]
+        expect(len(objects) > 3, f"what is protected lies there: {objects}")
+        expect(not (self.home / "bank/accounts" / project).exists(), "and nowhere else")
+        usage = self.ask("GET", "/bank_accounts/files", project=project)[1]["bank_account"]["usage"]
+        expect(usage["checkpoints"] == 1 and usage["total_bytes"] > 0, f"its usage is asked for there: {usage}")
+        self.service.stop()
+        self.service.start()
+        self.protect(project)
+        self.restores(FIRST, first, project)
+        # Anybody who has the keys finds it without this service.
+        words = ["-o", "json", "bank", "list", place, "--key-file", self.home / "finance.key", "--account", project]
+        found = subprocess.run([self.service.binary, *map(str, words)], text=True, capture_output=True, env={"PATH": os.environ["PATH"], **CREDENTIALS})
+        expect(found.returncode == 0 and first in found.stdout, f"{found.stdout}{found.stderr}")
+        path = f"/providers/{FIRST}/checkpoints"
+        for one in self.ask("GET", path, project=project)[1]["checkpoints"]:
+            expect(self.ask("DELETE", f"{path}/{one['id']}", project=project)[0] == 200, "it is deleted")
+        wait_for("all to be gone", lambda: self.ask("GET", path, project=project)[1]["checkpoints"] == [], 60)
+
 
 def main():
-    tests = Tests(sys.argv[1])
-    names = [name for name in vars(Tests) if not name.startswith("_") and name not in ("ask", "set", "protect", "available")]
+    tests = Tests(sys.argv[1], sys.argv[2])
+    names = [name for name in vars(Tests) if not name.startswith("_") and name not in ("ask", "set", "protect", "available", "restores")]
     passed = failed = 0
     try:
         passed, failed = run_cases((name, getattr(tests, name)) for name in names)
     finally:
         tests.service.stop()
         tests.keystone.stop()
+        tests.s3.stop()
         if failed:
             print(tests.service.log_tail(20))
         shutil.rmtree(tests.home, ignore_errors=True)

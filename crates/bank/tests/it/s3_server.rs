@@ -1,7 +1,7 @@
 //! An S3 server in this process, on a free port, that can be told to misbehave.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
@@ -34,7 +34,7 @@ pub(crate) struct S3Server {
     endpoint: String,
     script: Script,
     serving: JoinHandle<()>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 type Script = Arc<Mutex<VecDeque<(Method, Misbehavior)>>>;
@@ -53,7 +53,13 @@ impl S3Server {
         let (root, one_at_a_time) = (directory.path().to_owned(), tokio::sync::Mutex::default());
         let served = Served { service, root, script: Arc::clone(&script), one_at_a_time };
         let serving = tokio::spawn(serve(listener, served));
-        Self { endpoint, script, serving, _directory: directory }
+        Self { endpoint, script, serving, directory }
+    }
+
+    /// Returns the directory that holds the bucket, each object in a file of its own.
+    #[allow(dead_code, reason = "not all that use this file look into it")]
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Says what becomes of the next request of that method that nothing has been said of.
