@@ -172,6 +172,7 @@ def remove(cloud, kept=()):
         cloud.delete("compute", f"/servers/{server['id']}")
     for address in cloud.get("network", f"/floatingips?project_id={cloud.project}"):
         cloud.delete("network", f"/floatingips/{address['id']}")
+    remove_groups(cloud)
     for snapshot in cloud.list("volumev3", "/snapshots/detail"):
         cloud.delete("volumev3", f"/snapshots/{snapshot['id']}")
     wait_empty(cloud, "compute", "/servers/detail")
@@ -193,6 +194,16 @@ def remove(cloud, kept=()):
     remove_networks(cloud)
     wait_empty(cloud, "volumev3", "/volumes/detail")
     wait_empty(cloud, "sharev2", "/shares/detail", kept)
+
+
+def remove_groups(cloud):
+    """Removes groups of volumes with what is in them: none of that can be removed alone."""
+    for snapshot in cloud.list("volumev3", "/group_snapshots/detail"):
+        cloud.delete("volumev3", f"/group_snapshots/{snapshot['id']}")
+    wait_empty(cloud, "volumev3", "/group_snapshots/detail")
+    for group in cloud.list("volumev3", "/groups/detail"):
+        cloud.post("volumev3", f"/groups/{group['id']}/action", {"delete": {"delete-volumes": True}})
+    wait_empty(cloud, "volumev3", "/groups/detail")
 
 
 def remove_shares(cloud, kept):

@@ -88,7 +88,7 @@ class Faults:
             self.cloud.wait("volumev3", f"/volumes/{id}", "available")
             application.write_pattern(id, application.VOLUMES["shop-data"][3])
         self.site.start()
-        self.provider = self.karbor.provider("Files")
+        self.provider = self.karbor.provider("Temporary volumes")
         self.plan = self.karbor.plan(self.provider, *((VOLUME, id, "a volume") for id in self.volumes))
         self.image_plan = self.karbor.plan(self.provider, (IMAGE, self.image, "an image"))
         self.held = self.holdings()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kills the service while it protects and restores the sample application of a cloud, and starts it again.
 
-  kill.py KARBOR [--seconds N] [POINT...]
+  kill.py KARBOR [--seconds N] [--provider NAME] [POINT...]
 
 Checked each time: the operation ends by itself and well; afterwards the application is what it was, and the cloud holds
 no snapshot, temporary volume, image, attachment, port or trust of ours. Without points all are tried; with --seconds
@@ -34,8 +34,8 @@ MADE = KEPT + ("server", "volume", "image", "share", "port", "network", "router"
 
 
 class Matrix:
-    def __init__(self, binary):
-        self.site, self.cloud = Site(binary), Cloud("demo")
+    def __init__(self, binary, provider):
+        self.site, self.cloud, self.name = Site(binary), Cloud("demo"), provider
         self.karbor = Karbor(self.cloud)
         self.named = subprocess.run([binary, "crash-points"], text=True, capture_output=True).stdout.split()
 
@@ -45,7 +45,7 @@ class Matrix:
         application.build(self.cloud)
         self.before, self.built = describe(self.cloud), self.holdings()
         self.site.start()
-        self.provider = self.karbor.provider("Files")
+        self.provider = self.karbor.provider(self.name)
         self.plan = self.karbor.project_plan(self.provider, "killed")
         self.checkpoint = self.karbor.protect(self.provider, self.plan)
         self.karbor.succeed(self.checkpoint)
@@ -143,10 +143,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("karbor")
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    # What makes the most in the cloud leaves the most behind.
+    parser.add_argument("--provider", default="Temporary volumes")
     parser.add_argument("points", nargs="*")
     arguments = parser.parse_args()
     begun, passed, failed = time.monotonic(), 0, 0
-    matrix = Matrix(arguments.karbor)
+    matrix = Matrix(arguments.karbor, arguments.provider)
     try:
         matrix.prepare()
         for point in arguments.points or matrix.points():

@@ -6,6 +6,7 @@
 The test cloud must be up (testing/devcloud/up); the projects `demo` and `demo2` are emptied before and after.
 """
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import application  # noqa: E402
 import blocks  # noqa: E402
-from apis import KEYSTONE, PASSWORD, Cloud  # noqa: E402
+from apis import DIRECTORY, KEYSTONE, PASSWORD, Cloud  # noqa: E402
 from describe import admin, describe, differences, holdings, left_over, no_trust_is_left  # noqa: E402
 from service import Failed, run_cases  # noqa: E402
 from deployment import Karbor, Site  # noqa: E402
@@ -32,6 +33,12 @@ def expect(condition, what):
 def expect_same(one, two, *but):
     found = [line for line in differences(one, two) if not line.startswith(ITS_OWN + but)]
     expect(not found, "these differ:\n    " + "\n    ".join(found))
+
+
+def asked_for(kind="volumes"):
+    """Counts how many Cinder was asked to make, by anybody."""
+    text = (DIRECTORY / "log" / "cinder-api.log").read_text(errors="replace")
+    return len(re.findall(rf'"POST /\S+/{kind} HTTP', text))
 
 
 class Story:
@@ -73,8 +80,10 @@ class Story:
 
     def the_project_is_protected(self):
         self.plan = self.karbor.project_plan(self.files)
+        asked = asked_for()
         self.first = self.karbor.protect(self.files, self.plan)
         self.timed("first protect", self.first)
+        expect(asked_for() == asked, "the snapshots are read in place, without temporary volumes")
         shown = self.karbor.checkpoint(self.files, self.first)
         expect(shown["status"] == "available", f"the checkpoint is {shown['status']}")
         for id in self.volumes.values():
@@ -195,17 +204,19 @@ class Story:
         self.timed("deletion", self.karbor.delete(provider, checkpoint))
         expect_same(before, after)
 
-    def the_classic_plugins_keep_a_volume(self):
+    def the_other_plugins_keep_a_volume(self):
         volume = application.volume(self.other, "shop-data")
         self.other.wait("volumev3", f"/volumes/{volume}", "available")
         application.write_pattern(volume, application.VOLUMES["shop-data"][3])
         wanted = blocks.digest(volume)
-        for name in ("Cinder backup", "Snapshots", "Glance"):
-            held = self.holdings()
+        for name, temporary in (("Cinder backup", 0), ("Snapshots", 0), ("Glance", 1), ("Temporary volumes", 1)):
+            held, asked = self.holdings(), asked_for()
             provider = self.elsewhere.provider(name)
             plan = self.elsewhere.plan(provider, ("OS::Cinder::Volume", volume, "data"))
             checkpoint = self.elsewhere.protect(provider, plan)
             self.elsewhere.succeed(checkpoint)
+            found = asked_for() - asked
+            expect(found == temporary, f"{name}: {found} temporary volumes were made, not {temporary}")
             self.elsewhere.succeed(self.elsewhere.restore(provider, checkpoint)["operation_id"])
             made = [id for id in self.holdings()["volume"] if id not in held["volume"]]
             expect(len(made) == 1, f"{name}: these volumes were restored: {made}")
@@ -215,6 +226,42 @@ class Story:
             self.elsewhere.succeed(self.elsewhere.delete(provider, checkpoint))
             left = left_over(held, self.holdings())
             expect(not left, f"{name}: {'; '.join(left)}")
+
+    def volumes_of_a_group_are_taken_together(self):
+        cloud = self.other
+        kind = next(one["id"] for one in cloud.list("volumev3", "/types", "volume_types") if one["name"] == "nfs")
+        group_type = admin().post("volumev3", "/group_types", {"group_type": {"name": "shop", "is_public": True}})["id"]
+        try:
+            group = cloud.post("volumev3", "/groups", {"group": {"name": "shop-group", "group_type": group_type, "volume_types": [kind]}})["id"]
+            cloud.wait("volumev3", f"/groups/{group}", "available")
+            volumes = []
+            for seed in (31, 32, 33):
+                volume = {"name": f"shop-group-{seed}", "size": 1, "volume_type": kind, "group_id": group}
+                volumes.append(cloud.post("volumev3", "/volumes", {"volume": volume})["id"])
+                cloud.wait("volumev3", f"/volumes/{volumes[-1]}", "available")
+                blocks.write_pattern(volumes[-1], [(seed * MIB, 3 * MIB, seed)])
+            wanted = sorted(blocks.digest(one) for one in volumes)
+            held = self.holdings()
+            for name in ("Files", "Temporary volumes"):
+                asked = asked_for("snapshots"), asked_for("group_snapshots")
+                provider = self.elsewhere.provider(name)
+                plan = self.elsewhere.plan(provider, *(("OS::Cinder::Volume", one, "of a group") for one in volumes))
+                checkpoint = self.elsewhere.protect(provider, plan)
+                self.elsewhere.succeed(checkpoint)
+                asked = asked_for("snapshots") - asked[0], asked_for("group_snapshots") - asked[1]
+                expect(asked == (0, 1), f"{name}: {asked[0]} single and {asked[1]} group snapshots were taken")
+                left = left_over(held, self.holdings())
+                expect(not left, f"{name}: {'; '.join(left)}")
+                self.elsewhere.succeed(self.elsewhere.restore(provider, checkpoint)["operation_id"])
+                made = [id for id in self.holdings()["volume"] if id not in held["volume"]]
+                expect(sorted(blocks.digest(one) for one in made) == wanted, f"{name} restored other bytes")
+                for one in made:
+                    cloud.delete("volumev3", f"/volumes/{one}")
+                    cloud.wait_gone("volumev3", f"/volumes/{one}")
+                self.elsewhere.succeed(self.elsewhere.delete(provider, checkpoint))
+        finally:
+            application.remove_groups(cloud)
+            admin().delete("volumev3", f"/group_types/{group_type}")
 
     def the_old_client_works(self):
         openstack = Path(os.environ.get("CARGO_TARGET_DIR", "")) / "venv-osc" / "bin" / "openstack"
@@ -291,7 +338,7 @@ def main():
         "the_second_day_moves_what_changed", "nobody_else_reaches_it", "a_verification_reads_every_byte",
         "a_dry_run_shows_what_would_be_made", "what_was_lost_comes_back",
         "a_restore_that_failed_is_undone_or_resumed", "it_comes_back_in_another_project",
-        "the_comparison_sees_every_change", "the_classic_plugins_keep_a_volume",
+        "the_comparison_sees_every_change", "the_other_plugins_keep_a_volume", "volumes_of_a_group_are_taken_together",
         "swift_holds_it_too", "the_old_client_works", "what_is_deleted_leaves_nothing"]
     passed = failed = 0
     try:

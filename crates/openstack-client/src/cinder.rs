@@ -15,7 +15,8 @@ use crate::page::Pages;
 use crate::service::Service;
 use crate::session::Session;
 pub use things::{
-    Attachment, Backup, Limits, NewBackup, NewVolume, Snapshot, Usage, Volume, VolumeAttachment,
+    Attachment, Backup, GroupSnapshot, Limits, NewBackup, NewVolume, Snapshot, Usage, Volume,
+    VolumeAttachment,
 };
 
 /// The version that is spoken: attachments without servers and their completion need it (Queens).
@@ -35,6 +36,11 @@ struct VolumeBody {
 #[derive(Deserialize)]
 struct SnapshotBody {
     snapshot: Snapshot,
+}
+
+#[derive(Deserialize)]
+struct GroupSnapshotBody {
+    group_snapshot: GroupSnapshot,
 }
 
 #[derive(Deserialize)]
@@ -249,6 +255,41 @@ impl Cinder {
     /// Those of the service.
     pub async fn delete_snapshot(&self, id: &str) -> Result<bool> {
         self.0.delete(Service::path(&["snapshots", id])).await
+    }
+
+    /// Begins to make a snapshot of all volumes of a group, and returns its id. That of each volume is there by then.
+    ///
+    /// # Errors
+    /// Those of the service.
+    pub async fn create_group_snapshot(&self, group: &str, name: &str) -> Result<String> {
+        let body = json!({"group_snapshot": {"group_id": group, "name": name}});
+        let body: GroupSnapshotBody = self.0.post("/group_snapshots", &body).await?;
+        Ok(body.group_snapshot.id)
+    }
+
+    /// Lists the snapshots of groups.
+    ///
+    /// # Errors
+    /// Those of the service.
+    pub async fn group_snapshots(&self) -> Result<Vec<GroupSnapshot>> {
+        self.0.pages("/group_snapshots/detail", &paged(&[]), "group_snapshots").all().await
+    }
+
+    /// Reads the snapshot of a group.
+    ///
+    /// # Errors
+    /// Those of the service.
+    pub async fn group_snapshot(&self, id: &str) -> Result<GroupSnapshot> {
+        let body: GroupSnapshotBody = self.0.get(Service::path(&["group_snapshots", id])).await?;
+        Ok(body.group_snapshot)
+    }
+
+    /// Begins to remove the snapshot of a group with those of its volumes, and says whether it was there.
+    ///
+    /// # Errors
+    /// Those of the service.
+    pub async fn delete_group_snapshot(&self, id: &str) -> Result<bool> {
+        self.0.delete(Service::path(&["group_snapshots", id])).await
     }
 
     /// Lists the uses of a volume.

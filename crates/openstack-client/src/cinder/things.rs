@@ -112,6 +112,22 @@ pub struct Snapshot {
     /// The tenant's own properties.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    /// The snapshot of a whole group that it belongs to.
+    #[serde(default)]
+    pub group_snapshot_id: Option<String>,
+}
+
+/// A snapshot of all volumes of a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupSnapshot {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    #[serde(default, deserialize_with = "or_default")]
+    pub name: String,
+    /// What state it is in.
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: String,
 }
 
 /// A use of a volume, and how its bytes are reached.

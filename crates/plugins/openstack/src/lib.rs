@@ -81,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) listings: Listings,
     pub(crate) restored_images: image::Places,
+    pub(crate) group_turn: volume::group::GroupTurn,
     pub(crate) spool: PathBuf,
 }
 
@@ -108,6 +109,7 @@ impl OpenStack {
             sessions: Sessions::new(cloud, login),
             listings: Listings::default(),
             restored_images: image::Places::default(),
+            group_turn: volume::group::GroupTurn::default(),
             spool,
         };
         Self { shared: Arc::new(shared) }

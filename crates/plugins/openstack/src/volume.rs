@@ -4,6 +4,8 @@ pub(crate) mod backup;
 mod connection;
 mod definition;
 mod disk;
+pub(crate) mod group;
+mod layers;
 pub(crate) mod snapshot;
 pub(crate) mod vault;
 mod work;

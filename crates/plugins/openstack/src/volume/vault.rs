@@ -1,11 +1,11 @@
 //! `karbor-volume-vault-plugin`: a volume's bytes, in the bank.
 //!
 //! Protect takes a snapshot in the short phase, so that those of a whole plan lie close together, and reads the bytes
-//! of it afterwards. Restore writes them into a new volume, and reads them back from there before anybody sees it as
+//! of it afterwards: where they lie, or of a temporary volume that Cinder makes of it. Restore writes them into a new volume, and reads them back from there before anybody sees it as
 //! restored. By which way the bytes move is the provider's choice ([`Transport`]); a checkpoint can be restored by
 //! another way than it was made by.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,9 +22,10 @@ use crate::error::Doing;
 use crate::image::work as images;
 use crate::made::{Made, SCAFFOLD_KEY};
 use crate::poll::Patience;
-use crate::volume::connection;
+use crate::volume::connection::{self, Place};
 use crate::volume::definition::{self, Definition, RECORD, Wanted};
 use crate::volume::disk::Disk;
+use crate::volume::layers;
 use crate::volume::work::{SNAPSHOT, SnapshotOptions, VOLUME, Work};
 use crate::{Shared, frame, kinds};
 
@@ -64,6 +65,8 @@ struct Settings {
     transport: Transport,
     /// Where shares are mounted on this machine, if not where Cinder has them.
     mount_base: Option<PathBuf>,
+    /// Whether a snapshot that is a file of a share is read there.
+    in_place: bool,
     /// Who this machine is, for drivers that let in those only whom they know.
     host: String,
     ip: String,
@@ -78,6 +81,7 @@ impl Default for Settings {
         Self {
             transport: Transport::default(),
             mount_base: None,
+            in_place: true,
             host: "karbor".to_owned(),
             ip: "127.0.0.1".to_owned(),
             initiator: "iqn.2026-11.org.openstack.karbor:karbor".to_owned(),
@@ -219,12 +223,32 @@ impl VolumeVault {
         if work.task.dry_run {
             return Ok(Outcome::default());
         }
-        let made = Made::scaffold(SNAPSHOT, "snapshot");
-        let options = SnapshotOptions { force: true, is_scaffold: true, ..SnapshotOptions::default() };
-        let snapshot = work.snapshot(&made, &volume.id, options).await?;
+        let mut findings = Vec::new();
+        let group = volume.group_id.as_deref().filter(|group| !group.is_empty());
+        let in_group = match group {
+            Some(group) => work.snapshot_in_group(&self.shared.group_turn, group, &volume.id).await.map(Some),
+            None => Ok(None),
+        };
+        let snapshot = match in_group {
+            Ok(Some(snapshot)) => snapshot,
+            Ok(None) => self.snapshot_alone(work, &volume.id).await?,
+            Err(err) if is_final(err.kind()) => {
+                work.without_group().await?;
+                let text = format!("it was taken by itself and not with its group: {}", err.message());
+                findings.push(frame::warning(volume.id.clone(), text));
+                self.snapshot_alone(work, &volume.id).await?
+            }
+            Err(err) => return Err(err),
+        };
         let volume = Definition::of(&volume, self.settings.transport.name());
         let state = json!({"snapshot": snapshot, "volume": volume});
-        Ok(Outcome { state, ..Outcome::default() })
+        Ok(Outcome { state, findings, ..Outcome::default() })
+    }
+
+    async fn snapshot_alone(&self, work: &Work<'_>, volume: &str) -> Result<String> {
+        let made = Made::scaffold(SNAPSHOT, "snapshot");
+        let options = SnapshotOptions { force: true, is_scaffold: true, ..SnapshotOptions::default() };
+        work.snapshot(&made, volume, options).await
     }
 
     async fn store(&self, work: &Work<'_>) -> Result<Outcome> {
@@ -237,19 +261,39 @@ impl VolumeVault {
             let text = format!("no snapshot was taken of {}", task.resource.key);
             return Err(Error::new(ErrorKind::Other, text));
         };
-        let volume = work.volume_of_snapshot(&snapshot, definition.size_gib).await?;
-        match self.settings.transport {
-            Transport::Attach => self.store_attached(work, &volume).await?,
-            Transport::Image => store_image(work, &volume).await?,
+        match self.in_place(&definition.id, &snapshot).await {
+            Some(place) => {
+                self.store_from(work, &place).await?;
+                work.snapshot_stands(&snapshot).await?;
+            }
+            None => {
+                let volume = work.volume_of_snapshot(&snapshot, definition.size_gib).await?;
+                match self.settings.transport {
+                    Transport::Attach => {
+                        let place = self.attach(work, &volume, true).await?;
+                        self.store_from(work, &place).await?;
+                    }
+                    Transport::Image => store_image(work, &volume).await?,
+                }
+            }
         }
         definition.taken_at = taken_at;
         task.writer()?.put_record(RECORD, json!(definition))?;
         Ok(Outcome::default())
     }
 
-    async fn store_attached(&self, work: &Work<'_>, volume: &str) -> Result<()> {
+    /// Finds where a snapshot can be read without anything being made of it first.
+    async fn in_place(&self, volume: &str, snapshot: &str) -> Option<Place> {
+        if self.settings.transport != Transport::Attach || !self.settings.in_place {
+            return None;
+        }
+        let base = self.settings.mount_base.as_deref().unwrap_or(Path::new(layers::MOUNT_BASE));
+        layers::find(base, volume, snapshot).await
+    }
+
+    async fn store_from(&self, work: &Work<'_>, place: &Place) -> Result<()> {
         let task = work.task;
-        let disk = self.open(work, volume, true).await?;
+        let disk = self.open(work, place, true).await?;
         let source: Arc<dyn BlockSource> = disk.source()?;
         let options = BlockOptions {
             progress: Some(Arc::clone(&task.progress)),
@@ -261,17 +305,20 @@ impl VolumeVault {
         disk.close().await
     }
 
-    /// Attaches one of our volumes to this machine and opens it.
-    async fn open(&self, work: &Work<'_>, volume: &str, read_only: bool) -> Result<Disk> {
+    /// Attaches one of our volumes to this machine.
+    async fn attach(&self, work: &Work<'_>, volume: &str, read_only: bool) -> Result<Place> {
         let Settings { host, ip, initiator, mount_base, .. } = &self.settings;
         let connector = json!({
             "host": host, "ip": ip, "initiator": initiator, "multipath": false, "platform": "x86_64",
             "os_type": "linux",
         });
         let attachment = work.attach(volume, &connector, read_only).await?;
-        let place = connection::parse(&attachment.connection_info, mount_base.as_deref(), initiator)?;
+        connection::parse(&attachment.connection_info, mount_base.as_deref(), initiator)
+    }
+
+    async fn open(&self, work: &Work<'_>, place: &Place, read_only: bool) -> Result<Disk> {
         let name = format!("volume {}", work.task.resource.key.id);
-        Disk::open(&place, &self.shared.spool, name, read_only).await
+        Disk::open(place, &self.shared.spool, name, read_only).await
     }
 
     async fn restore(&self, work: &Work<'_>) -> Result<Outcome> {
@@ -320,7 +367,8 @@ impl VolumeVault {
     async fn write_attached(&self, work: &Work<'_>, volume: &str, stream: &StreamReader) -> Result<()> {
         let task = work.task;
         let options = CopyOptions { progress: Some(Arc::clone(&task.progress)), cancel: task.cancel.clone() };
-        let disk = self.open(work, volume, false).await?;
+        let place = self.attach(work, volume, false).await?;
+        let disk = self.open(work, &place, false).await?;
         let report = stream.copy_to(disk.target()?, &options).await?;
         if let Some(first) = report.damaged.first() {
             let text = format!(
@@ -334,7 +382,8 @@ impl VolumeVault {
         }
         disk.close().await?;
         // Opened anew: what is read back is what whoever attaches the volume next will find.
-        let disk = self.open(work, volume, false).await?;
+        let place = self.attach(work, volume, false).await?;
+        let disk = self.open(work, &place, false).await?;
         let options = CopyOptions { progress: None, cancel: task.cancel.clone() };
         let report = stream.compare(disk.source()?, &options).await?;
         if let Some(first) = report.different.first() {
@@ -349,6 +398,12 @@ impl VolumeVault {
         }
         disk.close().await
     }
+}
+
+/// Returns whether Cinder takes no snapshot of the group, now or later.
+const fn is_final(kind: ErrorKind) -> bool {
+    use ErrorKind::{Conflict, Denied, Invalid, NoSpace, NotFound, Unsupported};
+    matches!(kind, Conflict | Denied | Invalid | NoSpace | NotFound | Unsupported)
 }
 
 /// Has Cinder upload a volume, and stores the image's bytes.

@@ -14,6 +14,7 @@ use crate::frame;
 use crate::image::work as images;
 use crate::made::{Made, SCAFFOLD_KEY, TAG_KEY, data_of, id_of, tag_of};
 use crate::poll::{Patience, Reached, reached};
+use crate::volume::group::{self, GROUP_SNAPSHOT};
 
 /// The kinds of things in the ledger.
 pub(crate) const SNAPSHOT: &str = "volume snapshot";
@@ -136,6 +137,23 @@ impl<'a> Work<'a> {
             }
         };
         self.patience.wait(self.task, &what, ask).await
+    }
+
+    /// Checks that a snapshot that was read where it lies was there until the end: from then on that it is removed, its
+    /// file changes.
+    pub(crate) async fn snapshot_stands(&self, id: &str) -> Result<()> {
+        let status = match self.cinder.snapshot(id).await {
+            Err(err) if err.is_not_found() => "deleted".to_owned(),
+            snapshot => snapshot.doing(|| format!("looking at snapshot {id}"))?.status,
+        };
+        if ["available", "backing-up"].contains(&status.as_str()) {
+            return Ok(());
+        }
+        let text = format!(
+            "somebody removed snapshot {id} while it was read (it is `{status}`), and what was read may be no state that \
+             ever was; protect it again"
+        );
+        Err(Error::new(ErrorKind::Conflict, text))
     }
 
     /// Ends the short phase: waits until the snapshot is taken, and remembers when that was.
@@ -356,10 +374,11 @@ impl<'a> Work<'a> {
         Ok(Outcome::default())
     }
 
-    /// Removes everything that this operation made on the way, newest first.
+    /// Removes everything that this operation made on the way for this resource alone, newest first.
     pub(crate) async fn remove_scaffolds(&self) -> Result<()> {
         for entry in self.task.ledger.entries().await?.into_iter().rev() {
-            if entry.is_open() && entry.purpose == karbor_plugin::Purpose::Scaffold {
+            let is_own = entry.kind != GROUP_SNAPSHOT;
+            if is_own && entry.is_open() && entry.purpose == karbor_plugin::Purpose::Scaffold {
                 self.clean_up(&entry).await?;
                 self.task.ledger.removed(entry.id).await?;
             }
@@ -382,6 +401,13 @@ impl<'a> Work<'a> {
                 Some(id) => self.remove_snapshot(&id).await,
                 None => Ok(()),
             },
+            GROUP_SNAPSHOT => {
+                let name = data_of(entry, group::NAME).unwrap_or_default();
+                match id_of(entry, || self.find_group_snapshot(name)).await? {
+                    Some(id) => self.remove_group_snapshot(&id).await,
+                    None => Ok(()),
+                }
+            }
             VOLUME => match id_of(entry, || self.find_volume(&tag)).await? {
                 Some(id) => self.remove_volume(&id).await,
                 None => Ok(()),
