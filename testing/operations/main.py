@@ -161,6 +161,22 @@ class Tests:
         finally:
             other.stop()
 
+    def a_worker_alone_steps_back_for_others(self):
+        def niceness(*roles):
+            other = Service(self.binary, self.home / f"roles-{len(roles)}", CONFIG.format(more=""))
+            other.command = lambda words: [*map(str, words), *(word for role in roles for word in ("--role", role))]
+            other.spawn()
+            try:
+                log = other.state / "karbor.log"
+                wait_for("its threads to work", lambda: "The worker takes operations" in log.read_text() or not other.is_running(), 60)
+                found = [task.read_text().rpartition(")")[2].split()[16] for task in Path(f"/proc/{other.process.pid}/task").glob("*/stat")]
+                return {int(nice) for nice in found}
+            finally:
+                other.stop()
+        here = os.nice(0)
+        expect(niceness("worker") == {max(here, 5)}, "each of its threads")
+        expect(niceness() == {here}, "but not one that also answers")
+
     # Limits.
 
     def a_project_makes_so_many_requests_and_no_more(self):

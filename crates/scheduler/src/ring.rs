@@ -4,7 +4,7 @@
 //! Of a page each project gets one in turn until there is no room, so that one with thousands does not hold up one with
 //! a single occurrence; the next page begins behind the last project that had its turn.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use karbor_store::{Occurrence, OccurrenceLimits, StartedCount};
 use karbor_types::{ProjectId, ProviderId};
@@ -81,6 +81,22 @@ pub(crate) fn choose(page: Vec<Occurrence>, is_full: bool, room: &mut Room) -> T
     turn
 }
 
+/// Spreads occurrences over so many lanes, those of one project all on one: each lane changes what its projects use up,
+/// and none waits for another.
+pub(crate) fn spread(chosen: Vec<Occurrence>, lanes: usize) -> Vec<Vec<Occurrence>> {
+    let mut all: Vec<Vec<Occurrence>> = vec![Vec::new(); lanes.max(1)];
+    let mut lane_of = HashMap::new();
+    for one in chosen {
+        let next = lane_of.len() % all.len();
+        let lane = *lane_of.entry(one.project.clone()).or_insert(next);
+        if let Some(lane) = all.get_mut(lane) {
+            lane.push(one);
+        }
+    }
+    all.retain(|lane| !lane.is_empty());
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +168,23 @@ mod tests {
             let mut room = Room::new(limits, std::slice::from_ref(&count));
             assert_eq!(choose(vec![one.clone()], false, &mut room).chosen.len(), wanted, "{limits:?}");
         }
+    }
+
+    #[test]
+    fn a_project_has_one_lane_and_keeps_its_order() {
+        let all = page(&[("a", 4), ("b", 1), ("c", 2), ("d", 1)]);
+        let told = |lanes: usize| -> Vec<Vec<(String, i64)>> {
+            let name = |one: Occurrence| (one.project.to_string(), one.at.as_micros());
+            spread(all.clone(), lanes).into_iter().map(|lane| lane.into_iter().map(name).collect()).collect()
+        };
+        let list = |list: &[(&str, i64)]| list.iter().map(|(p, n)| ((*p).to_owned(), *n)).collect::<Vec<_>>();
+        let (first, second) = (
+            list(&[("a", 0), ("a", 1), ("a", 2), ("a", 3), ("c", 0), ("c", 1)]),
+            list(&[("b", 0), ("d", 0)]),
+        );
+        assert_eq!(told(2), [first, second]);
+        assert_eq!(told(9).len(), 4);
+        assert_eq!(told(1).concat().len(), all.len());
+        assert!(spread(Vec::new(), 3).is_empty());
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::join_all;
 use karbor_actions::Actions;
-use karbor_store::{DueTrigger, Enlisted, HandOut, NewOccurrence, Store, Trigger};
+use karbor_store::{DueTrigger, Engine, Enlisted, HandOut, NewOccurrence, Store, Trigger};
 use karbor_types::{Instant, ProjectId, ProviderId, ScheduledOperationId, TriggerId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,9 @@ const PAGE: u32 = 1000;
 
 /// How many transactions one round hands out, before the other steps have their turn.
 const HANDOUTS: u32 = 4;
+
+/// How many transactions are under way at once where the database can do more than one.
+const LANES: usize = 4;
 
 /// How often old occurrences are removed.
 const FORGET_SECONDS: i64 = 600;
@@ -257,7 +261,7 @@ impl Scheduler {
             if fired.is_empty() {
                 return Ok(());
             }
-            let moved = self.hand_out_batch(fired, now).await?;
+            let moved = self.hand_out_in_lanes(fired, now).await?;
             round.handed_out += moved;
             if is_last && moved > 0 {
                 continue;
@@ -267,6 +271,30 @@ impl Scheduler {
             }
         }
         Ok(())
+    }
+
+    /// Returns how many transactions are worth beginning at once.
+    pub(crate) fn lanes(&self) -> usize {
+        match self.parts.store.engine() {
+            // It has one writer, and larger transactions cost it less.
+            Engine::Sqlite => 1,
+            _ => LANES,
+        }
+    }
+
+    /// Moves due triggers on, in lanes beside each other; returns how many.
+    async fn hand_out_in_lanes(&self, mut fired: Vec<(DueTrigger, Firing)>, now: Instant) -> Result<u64> {
+        let size = fired.len().div_ceil(self.lanes()).max(1);
+        let mut lanes = Vec::new();
+        while !fired.is_empty() {
+            let rest = fired.split_off(size.min(fired.len()));
+            lanes.push(self.hand_out_batch(std::mem::replace(&mut fired, rest), now));
+        }
+        let mut moved = 0;
+        for lane in join_all(lanes).await {
+            moved += lane?;
+        }
+        Ok(moved)
     }
 
     /// Moves a batch of due triggers on, as many as fit into one transaction; returns how many.

@@ -1,16 +1,18 @@
 //! Starting what is ready.
 //!
-//! A batch is asked for together and begun in one transaction. If that is refused because of one of them, the batch is
-//! halved until the one is found: the others do not suffer.
+//! A batch is asked for together and begun in one transaction, or in a few beside each other where the database can do
+//! more than one at once. If one is refused because of one of them, it is halved until the one is found: the others do
+//! not suffer.
 
 use std::collections::HashSet;
 
+use futures::future::join_all;
 use karbor_actions::Decision;
 use karbor_store::{Beginning, Occurrence, OccurrenceLimits, Outcome, Verdict};
 use karbor_types::{OccurrenceEvent, OccurrenceReason, OccurrenceState};
 use tracing::info;
 
-use crate::ring::{Room, choose};
+use crate::ring::{Room, choose, spread};
 use crate::service::{Round, Scheduler};
 use crate::{Error, Result, while_doing};
 
@@ -42,7 +44,7 @@ impl Scheduler {
                 if let Some(project) = turn.next {
                     self.turns.insert(next, project);
                 }
-                let started = self.start_batch(turn.chosen, limits, round).await?;
+                let started = self.start_in_lanes(turn.chosen, limits, round).await?;
                 if limits.any() && !started {
                     room = self.room(limits).await?;
                 }
@@ -63,6 +65,32 @@ impl Scheduler {
         }
         let counts = self.parts.store.started_counts().await;
         Ok(Room::new(limits, &counts.map_err(while_doing("counting what is started"))?))
+    }
+
+    /// Starts these, in lanes beside each other; returns whether all that could be prepared were.
+    async fn start_in_lanes(
+        &self,
+        chosen: Vec<Occurrence>,
+        limits: OccurrenceLimits,
+        round: &mut Round,
+    ) -> Result<bool> {
+        // Under limits only one at a time begins.
+        let lanes = if limits.any() { 1 } else { self.lanes() };
+        let lanes = spread(chosen, lanes).into_iter().map(|lane| async {
+            let mut round = Round::default();
+            let started = self.start_batch(lane, limits, &mut round).await;
+            (started, round)
+        });
+        let mut all = Ok(true);
+        for (started, done) in join_all(lanes).await {
+            round.started += done.started;
+            round.judged += done.judged;
+            all = match (all, started) {
+                (Ok(all), Ok(started)) => Ok(all && started),
+                (Err(err), _) | (_, Err(err)) => Err(err),
+            };
+        }
+        all
     }
 
     /// Starts these; returns whether all that could be prepared were.

@@ -16,6 +16,8 @@ pub struct WorkerConfig {
     pub moving: NonZeroUsize,
     /// How many other hooks of one operation run at once.
     pub hooks: NonZeroUsize,
+    /// How far a process that does nothing else steps back for others on its machine, from 0 to 19 (`nice`).
+    pub nice: u8,
     /// How long a claim is respected without renewal; it is renewed after a third of that.
     pub lease_seconds: NonZeroU32,
     /// How often the store is asked for work, and for wishes to cancel, when nobody wakes the worker.
@@ -55,6 +57,7 @@ impl Default for WorkerConfig {
             project_concurrency: places(4),
             moving: places(4),
             hooks: places(32),
+            nice: 5,
             lease_seconds: count(30),
             poll_milliseconds: count(1000),
             progress_milliseconds: count(1000),

@@ -116,6 +116,9 @@ pub(crate) async fn run(options: &Options, state_dir: &Path) -> Result<()> {
     let all = options.roles.is_empty();
     let has = |role| all || options.roles.contains(&role);
     let (with_api, with_worker, with_scheduler) = (has(Role::Api), has(Role::Worker), has(Role::Scheduler));
+    if with_worker && !with_api && !with_scheduler {
+        step_back(config.worker.nice);
+    }
 
     let url = config.database.url.as_deref().unwrap_or_default();
     let store = Store::open(url, &StoreOptions::default()).await.context("opening the database")?;
@@ -431,6 +434,24 @@ fn start_log(format: LogFormat) -> Result<()> {
     match started {
         Ok(()) => Ok(()),
         Err(err) => bail!("starting the log: {err}"),
+    }
+}
+
+/// Lets the processor go to others first: what a worker does takes long anyway, and people wait for the others.
+fn step_back(nice: u8) {
+    use rustix::process::{Pid, getpriority_process, setpriority_process};
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return };
+    // Each thread has a priority of its own, which those that it starts inherit.
+    for thread in threads.flatten() {
+        let Some(id) = thread.file_name().to_str().and_then(|id| Pid::from_raw(id.parse().ok()?)) else {
+            continue;
+        };
+        let wanted = i32::from(nice.min(19));
+        let step = getpriority_process(Some(id)).map(|now| now.max(wanted));
+        if let Err(err) = step.and_then(|wanted| setpriority_process(Some(id), wanted)) {
+            warn!(error = &err as &dyn std::error::Error, "Cannot step back for other processes");
+            return;
+        }
     }
 }
 

@@ -36,6 +36,9 @@ fn unusable(reason: &str) -> Error {
     Error::Url { reason: reason.to_owned() }
 }
 
+/// Connections to SQLite that only read, at most.
+const SQLITE_READERS: u32 = 4;
+
 async fn open_sqlite(path: &str, options: &StoreOptions) -> Result<Database> {
     let busy = Duration::from_secs(u64::from(options.busy_seconds));
     // A pool whose connections stay: a database in memory lives as long as its one connection.
@@ -64,10 +67,15 @@ async fn open_sqlite(path: &str, options: &StoreOptions) -> Result<Database> {
         .journal_mode(SqliteJournalMode::Wal)
         // A commit is on the disk when it returns, also in the write-ahead log.
         .synchronous(SqliteSynchronous::Full);
-    // Many new rows touch index pages all over a large file: in KiB, with a minus.
-    let writer = pool(1).connect_with(connect.clone().pragma("cache_size", "-16384")).await;
+    // Many new rows touch index pages all over a large file: a cache in KiB, with a minus; and copied from the log into
+    // the file, in pages, not so often that the same ones are copied again and again.
+    let often = connect.clone().pragma("cache_size", "-16384").pragma("wal_autocheckpoint", "8000");
+    let writer = pool(1).connect_with(often).await;
     let writer: SqlitePool = writer.map_err(|source| failed(DOING, source))?;
-    let readers = pool(options.connections.max(1)).connect_with(connect.pragma("query_only", "ON")).await;
+    // Each has a thread and a cache of its own, and two or three keep a disk busy.
+    let readers = pool(options.connections.clamp(1, SQLITE_READERS))
+        .connect_with(connect.pragma("query_only", "ON"))
+        .await;
     let readers = readers.map_err(|source| failed(DOING, source))?;
     Ok(Database::Sqlite { writer, readers })
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use sea_query::{
-    Expr, ExprTrait, Query, QueryStatementWriter, SelectStatement, SqliteQueryBuilder, Value, Values,
+    Expr, ExprTrait, Func, Query, QueryStatementWriter, SelectStatement, SqliteQueryBuilder, Value, Values,
 };
 use sqlx::{AssertSqlSafe, SqlSafeStr, Sqlite, SqlitePool};
 
@@ -63,6 +63,14 @@ struct Rendered<S> {
 static FINDERS: LazyLock<RwLock<Finders>> = LazyLock::new(RwLock::default);
 
 type Finders = HashMap<(&'static str, Engine), Arc<str>>;
+
+/// A column by which rows are checked that are looked for by another one.
+///
+/// Engines take an index of such a column for the better way whenever their statistics know no row with the value that is
+/// asked for, although there are thousands just now; this they cannot look up.
+pub(crate) fn compared(column: &'static str) -> Expr {
+    Func::coalesce([Expr::col(column), Expr::col(column)]).into()
+}
 
 /// Runs a rendered statement on an executor of one engine: the one place where built text is declared safe. It
 /// is, because it holds names from this crate and placeholders, and all else is bound.

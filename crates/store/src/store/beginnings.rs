@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use karbor_types::{Instant, OccurrenceState, OperationId, ProjectId};
-use sea_query::{Expr, ExprTrait, OnConflict, Query};
+use sea_query::{Expr, ExprTrait, OnConflict, Query, UpdateStatement};
 
-use crate::sql::{Table, Transaction, is_duplicate};
+use crate::sql::{Table, Transaction, compared, is_duplicate};
 use crate::store::checkpoints::{check_new, checkpoint_values, row_of};
 use crate::store::handouts::{ROWS, lost, won};
 use crate::store::logs::log_values;
@@ -141,16 +141,7 @@ async fn insert_all<T: Table>(tx: &mut Transaction, rows: &[Vec<(&'static str, E
 
 async fn begin(tx: &mut Transaction, attempt: u32, ids: &[String], now: Instant) -> Result<()> {
     for chunk in ids.chunks(ROWS) {
-        let mut update = Query::update();
-        update.table(Occurrence::TABLE).value("state", OccurrenceState::Started.as_str());
-        update.value("open_operation", Expr::col("scheduled_operation_id"));
-        update.value("act_at", now.plus_seconds(LOOK_SECONDS).as_micros());
-        update.value("reason", Option::<String>::None).value("detail", Option::<String>::None);
-        update.value("started_at", now.as_micros()).value("updated_at", now.as_micros());
-        update.and_where(Expr::col("id").is_in(chunk.iter().map(String::as_str)));
-        update.and_where(Expr::col("state").eq(OccurrenceState::Ready.as_str()));
-        update.and_where(Expr::col("attempt").eq(i64::from(attempt)));
-        match tx.execute(&update).await {
+        match tx.execute(&begun(attempt, chunk, now)).await {
             Ok(begun) if begun == chunk.len() as u64 => {}
             Ok(_) => return Err(lost()),
             Err(error) if is_duplicate(&error) => return Err(lost()),
@@ -158,6 +149,18 @@ async fn begin(tx: &mut Transaction, attempt: u32, ids: &[String], now: Instant)
         }
     }
     Ok(())
+}
+
+pub(crate) fn begun(attempt: u32, ids: &[String], now: Instant) -> UpdateStatement {
+    let mut update = Query::update();
+    update.table(Occurrence::TABLE).value("state", OccurrenceState::Started.as_str());
+    update.value("open_operation", Expr::col("scheduled_operation_id"));
+    update.value("act_at", now.plus_seconds(LOOK_SECONDS).as_micros());
+    update.value("reason", Option::<String>::None).value("detail", Option::<String>::None);
+    update.value("started_at", now.as_micros()).value("updated_at", now.as_micros());
+    update.and_where(Expr::col("id").is_in(ids.iter().map(String::as_str)));
+    update.and_where(compared("state").eq(OccurrenceState::Ready.as_str()));
+    update.and_where(Expr::col("attempt").eq(i64::from(attempt))).take()
 }
 
 /// Lets one at a time begin, so that what is counted holds until the commit.

@@ -1,13 +1,13 @@
 //! How the database goes about what is asked of it all the time: for tests and for people who wonder.
 
 use karbor_types::{
-    Instant, OccurrenceId, OccurrenceState, OperationKind, OperationState, ProjectId, ProviderId,
-    ScheduledOperationId, TriggerId,
+    Instant, OccurrenceEvent, OccurrenceId, OccurrenceState, OperationKind, OperationState, ProjectId,
+    ProviderId, ScheduledOperationId, TriggerId,
 };
 use uuid::Uuid;
 
-use crate::store::{delegations, handouts, occurrences, operations, promises};
-use crate::{ClaimOptions, Promising, Result, Store};
+use crate::store::{beginnings, delegations, handouts, occurrences, operations, promises};
+use crate::{Advance, ClaimOptions, DueTrigger, HandOut, Outcome, Promising, Result, Store};
 
 impl Store {
     /// Returns how the database goes about each statement with which schedulers look for work, by name, in its own words.
@@ -65,6 +65,39 @@ impl Store {
         for state in [OccurrenceState::Waiting, OccurrenceState::Ready, OccurrenceState::Started] {
             statements.push(("what is to be looked at", occurrences::to_look_at(state, now, 500)));
         }
+        let mut told = Vec::new();
+        for (name, statement) in statements {
+            told.push((name, self.inner.database.explain(&statement).await?));
+        }
+        Ok(told)
+    }
+
+    /// Returns how the database goes about each change of rows that a scheduler knows by their ids, by name, in its own
+    /// words.
+    ///
+    /// # Errors
+    /// [`crate::Error::Database`].
+    pub async fn explain_changes(
+        &self,
+        triggers: &[DueTrigger],
+        known: &[OccurrenceId],
+        now: Instant,
+    ) -> Result<Vec<(&'static str, String)>> {
+        let mut statements = Vec::new();
+        if let Some(trigger) = triggers.first() {
+            let handout = HandOut { trigger: trigger.clone(), advance: Advance::To(None) };
+            let ids: Vec<String> = triggers.iter().map(|trigger| trigger.id.to_string()).collect();
+            statements.push(("moving triggers on", handouts::advance(&handout, &ids)));
+        }
+        let ids: Vec<String> = known.iter().map(OccurrenceId::to_string).collect();
+        let before = (OccurrenceState::Ready, 0);
+        let outcome = Outcome::of(OccurrenceEvent::Passed);
+        statements.push(("making ready", occurrences::ripened(ids.clone(), now)));
+        statements.push(("beginning", beginnings::begun(0, &ids, now)));
+        statements.push((
+            "judging",
+            occurrences::judged(before, OccurrenceState::Skipped, &outcome, ids.clone(), now),
+        ));
         let mut told = Vec::new();
         for (name, statement) in statements {
             told.push((name, self.inner.database.explain(&statement).await?));

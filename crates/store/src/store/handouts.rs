@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use karbor_types::{
     Instant, OccurrenceId, OccurrenceReason, OccurrenceState, ProviderId, ScheduledOperationId, TriggerId,
 };
-use sea_query::{Cond, Expr, ExprTrait, OnConflict, Order, Query, SelectStatement};
+use sea_query::{Cond, Expr, ExprTrait, OnConflict, Order, Query, SelectStatement, UpdateStatement};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::sql::{Row, Table, Transaction};
+use crate::sql::{Row, Table, Transaction, compared};
 use crate::store::logs::insert_skipped;
 use crate::store::transaction::transaction;
 use crate::{
@@ -165,7 +165,7 @@ fn is_alike(one: &HandOut, other: &HandOut) -> bool {
     key(one) == key(other)
 }
 
-fn advance(handout: &HandOut, ids: &[String]) -> sea_query::UpdateStatement {
+pub(crate) fn advance(handout: &HandOut, ids: &[String]) -> UpdateStatement {
     let mut update = Query::update();
     update.table(Trigger::TABLE);
     match handout.advance {
@@ -178,7 +178,7 @@ fn advance(handout: &HandOut, ids: &[String]) -> sea_query::UpdateStatement {
         }
     }
     update.and_where(Expr::col("id").is_in(ids.iter().map(String::as_str)));
-    update.and_where(Expr::col("next_at").eq(handout.trigger.next_at.as_micros()));
+    update.and_where(compared("next_at").eq(handout.trigger.next_at.as_micros()));
     update.and_where(Expr::col("revision").eq(handout.trigger.revision));
     match handout.trigger.handed_to {
         None => update.and_where(Expr::col("handed_to").is_null()),

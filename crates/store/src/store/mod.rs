@@ -65,7 +65,7 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { connections: 4, busy_seconds: 30 }
+        Self { connections: 8, busy_seconds: 30 }
     }
 }
 

@@ -12,7 +12,7 @@ use karbor_types::{
 use sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement, UpdateStatement};
 use serde_json::Value;
 
-use crate::sql::{Row, Table};
+use crate::sql::{Row, Table, compared};
 use crate::store::logs::insert_skipped;
 use crate::store::transaction::transaction;
 use crate::{
@@ -146,11 +146,7 @@ impl Store {
         if ids.is_empty() {
             return Ok(0);
         }
-        let mut update = Query::update();
-        update.table(Occurrence::TABLE).value("state", OccurrenceState::Ready.as_str());
-        update.value("act_at", Expr::col("until_at")).value("updated_at", now.as_micros());
-        update.and_where(Expr::col("id").is_in(ids));
-        update.and_where(Expr::col("state").eq(OccurrenceState::Waiting.as_str()));
+        let update = ripened(ids, now);
         transaction!(self, "making occurrences ready", |tx| { tx.execute(&update).await })
     }
 
@@ -333,7 +329,7 @@ fn why(outcome: &Outcome) -> String {
     }
 }
 
-fn judged(
+pub(crate) fn judged(
     (before, attempt): (OccurrenceState, u32),
     after: OccurrenceState,
     outcome: &Outcome,
@@ -360,8 +356,16 @@ fn judged(
         update.value("retain_at", retain_at.as_micros());
     }
     update.and_where(Expr::col("id").is_in(ids));
-    update.and_where(Expr::col("state").eq(before.as_str()));
+    update.and_where(compared("state").eq(before.as_str()));
     update.and_where(Expr::col("attempt").eq(i64::from(attempt))).take()
+}
+
+pub(crate) fn ripened(ids: Vec<String>, now: Instant) -> UpdateStatement {
+    let mut update = Query::update();
+    update.table(Occurrence::TABLE).value("state", OccurrenceState::Ready.as_str());
+    update.value("act_at", Expr::col("until_at")).value("updated_at", now.as_micros());
+    update.and_where(Expr::col("id").is_in(ids));
+    update.and_where(compared("state").eq(OccurrenceState::Waiting.as_str())).take()
 }
 
 pub(crate) fn read_count(row: &Row) -> Result<StartedCount> {

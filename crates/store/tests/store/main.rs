@@ -91,6 +91,7 @@ cases! {
     occurrences::what_was_skipped_stands_in_the_log,
     occurrences::a_plan_is_suspended_only_after_it_was_started,
     occurrences::no_statement_of_the_schedule_scans,
+    occurrences::what_is_known_by_its_id_is_looked_for_by_it,
     operations::an_operation_that_is_given_back_waits_for_its_time,
     operations::a_cancel_makes_a_queued_one_due,
     operations::what_has_failed_is_taken_up_again,

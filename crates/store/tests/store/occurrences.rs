@@ -491,3 +491,29 @@ pub(crate) async fn no_statement_of_the_schedule_scans(world: World) {
         assert!(!scans, "{name} scans: {plan}");
     }
 }
+
+/// What is due comes at once: statistics that were taken a moment before know of nothing that is.
+pub(crate) async fn what_is_known_by_its_id_is_looked_for_by_it(world: World) {
+    let operations = ready(&world.store, &["p"; 600]).await;
+    let all: Vec<_> = operations.iter().map(|one| beginning(one, at(100), 1)).collect();
+    for some in all.chunks(300) {
+        assert!(begin(&world.store, some, OccurrenceLimits::default()).await);
+    }
+    for number in 2000..2600 {
+        world.store.create_trigger(&trigger(number, Some(at(5000)))).await.expect("created");
+    }
+    for table in ["triggers", "occurrences"] {
+        let verb = if world.store.engine() == Engine::Mysql { "ANALYZE TABLE" } else { "ANALYZE" };
+        world.run(&format!("{verb} {table}")).await;
+    }
+    let store = world.other().await;
+    let due = store.due_triggers(at(5000), 200).await.expect("listed");
+    let due: Vec<_> = due.into_iter().map(|one| DueTrigger { next_at: at(4000), ..one }).collect();
+    let ids: Vec<_> = operations[..200].iter().map(|one| OccurrenceId::of(one.id, at(100))).collect();
+    let told = store.explain_changes(&due, &ids, at(101)).await.expect("explained");
+    assert_eq!((due.len(), told.len()), (200, 4));
+    for (name, plan) in told {
+        let index = plan.lines().find(|line| line.contains("_by_") && !line.contains("possible_keys"));
+        assert!(index.is_none(), "{name} goes by another index: {plan}");
+    }
+}
