@@ -31,7 +31,7 @@ impl Work<'_> {
         volume: &str,
     ) -> Result<String> {
         let name = format!("karbor-{}-{group}", self.task.operation_id);
-        let made = Made::scaffold(GROUP_SNAPSHOT, "group-snapshot").with(NAME, name.clone());
+        let made = group_snapshot().with(NAME, name.clone());
         let _turn = turn.0.lock().await;
         let known = made.known(self.task).await?.filter(|known| known.state == LedgerState::Created);
         if let Some(known) = known {
@@ -62,15 +62,14 @@ impl Work<'_> {
         })
     }
 
-    /// Lets go of what was begun of a group's snapshot.
+    /// Notes that Cinder refused the snapshot of the group. One that others of its volumes were given is theirs.
     pub(crate) async fn without_group(&self) -> Result<()> {
-        for entry in self.task.ledger.entries().await? {
-            if entry.is_open() && entry.kind == GROUP_SNAPSHOT {
-                self.clean_up(&entry).await?;
-                self.task.ledger.removed(entry.id).await?;
-            }
+        let made = group_snapshot();
+        match made.known(self.task).await? {
+            Some(known) if known.state == LedgerState::Intended => made.gone(self.task).await,
+            // It goes when the operation ends.
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     async fn group_snapshot_status(&self, id: &str) -> Result<Option<String>> {
@@ -114,4 +113,8 @@ impl Work<'_> {
         };
         self.patience.for_removal().wait(self.task, &what, ask).await
     }
+}
+
+fn group_snapshot() -> Made {
+    Made::scaffold(GROUP_SNAPSHOT, "group-snapshot")
 }

@@ -1,9 +1,9 @@
 //! `karbor-volume-vault-plugin`: a volume's bytes, in the bank.
 //!
 //! Protect takes a snapshot in the short phase, so that those of a whole plan lie close together, and reads the bytes
-//! of it afterwards: where they lie, or of a temporary volume that Cinder makes of it. Restore writes them into a new volume, and reads them back from there before anybody sees it as
-//! restored. By which way the bytes move is the provider's choice ([`Transport`]); a checkpoint can be restored by
-//! another way than it was made by.
+//! of it afterwards: where they lie, or of a temporary volume that Cinder makes of it. Restore writes them into a new
+//! volume, and reads them back from there before anybody sees it as restored. By which way the bytes move is the
+//! provider's choice ([`Transport`]); a checkpoint can be restored by another way than it was made by.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
