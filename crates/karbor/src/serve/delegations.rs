@@ -98,7 +98,7 @@ impl Trusts {
         let before = (self.clock)().plus_seconds(-GRACE_SECONDS);
         for idle in self.store.list_idle_delegations(before, MANY).await? {
             match self.end(&idle).await {
-                Ok(()) => self.store.remove_delegation(idle.owner).await?,
+                Ok(()) => self.store.forget_delegation(&idle).await?,
                 // One that cannot be taken back now does not keep the others.
                 Err(error) => {
                     let owner = idle.owner;

@@ -94,6 +94,22 @@ impl Store {
         transaction!(self, "forgetting a delegation", |tx| { tx.execute(&delete).await.map(drop) })
     }
 
+    /// Forgets a right that is gone, if it still stands as it was seen: an operation that was taken up again meanwhile has
+    /// another one under the same owner.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn forget_delegation(&self, seen: &Delegation) -> Result<()> {
+        let mut delete = Query::delete();
+        delete.from_table(Delegation::TABLE).and_where(is_of(seen.owner));
+        delete.and_where(Expr::col("created_at").eq(seen.created_at.as_micros()));
+        delete.and_where(match &seen.trust {
+            Some(trust) => Expr::col("trust_id").eq(trust.as_str()),
+            None => Expr::col("trust_id").is_null(),
+        });
+        transaction!(self, "forgetting a delegation", |tx| { tx.execute(&delete).await.map(drop) })
+    }
+
     /// Returns by what right an operation is done: its own, or that of the scheduled operation it comes from.
     ///
     /// # Errors

@@ -92,6 +92,29 @@ pub(crate) async fn a_right_is_idle_once_its_owner_has_ended_or_is_gone(world: W
     assert_eq!(idle(store).await, [SCHEDULED]);
 }
 
+pub(crate) async fn a_right_that_came_in_place_of_one_that_is_gone_is_not_forgotten(world: World) {
+    let store = &world.store;
+    store.create_delegation(&delegation(of_operation(1))).await.expect("noted");
+    store.set_delegated_trust(of_operation(1), "t1").await.expect("noted");
+    store.create_operation(&operation(1, OperationKind::Sweep, "p"), at(0)).await.expect("queued");
+    end(store, 10).await;
+    let seen = store.list_idle_delegations(at(1000), 10).await.expect("listed").remove(0);
+
+    // Meanwhile somebody takes the operation up again.
+    store.remove_delegation(of_operation(1)).await.expect("forgotten");
+    let next = Delegation { created_at: at(20), ..delegation(of_operation(1)) };
+    store.create_delegation(&next).await.expect("noted");
+    store.forget_delegation(&seen).await.expect("nothing is forgotten");
+    let of = || store.delegation_of(OperationId(uuid(1)));
+    assert_eq!(of().await.expect("looked up").as_ref(), Some(&next));
+    store.set_delegated_trust(of_operation(1), "t2").await.expect("noted");
+    store.forget_delegation(&next).await.expect("nothing is forgotten");
+    let stands = of().await.expect("looked up").expect("it stands");
+    assert_eq!(stands.trust.as_deref(), Some("t2"), "whose trust was not known yet");
+    store.forget_delegation(&stands).await.expect("forgotten");
+    assert_eq!(of().await.expect("looked up"), None);
+}
+
 pub(crate) async fn a_right_in_use_is_looked_at_again_once_its_owner_is_deleted(world: World) {
     let store = &world.store;
     let (_, operations) = set_up(store, &["p"]).await;

@@ -58,6 +58,7 @@ cases! {
     claims::the_most_urgent_is_claimed_first,
     delegations::a_right_is_found_by_its_operation_or_by_the_scheduled_one,
     delegations::a_right_is_idle_once_its_owner_has_ended_or_is_gone,
+    delegations::a_right_that_came_in_place_of_one_that_is_gone_is_not_forgotten,
     delegations::a_right_in_use_is_looked_at_again_once_its_owner_is_deleted,
     delegations::a_login_is_wiped_when_its_operation_ends,
     claims::kinds_and_projects_are_passed_over,
