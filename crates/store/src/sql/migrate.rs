@@ -103,14 +103,10 @@ async fn run_migrations(tx: &mut Transaction) -> Result<()> {
 
 /// Returns the statements of a migration that are for an engine.
 fn statements(engine: Engine, filled: &str) -> impl Iterator<Item = &str> {
-    filled.split(';').map(str::trim).filter(|statement| !statement.is_empty()).filter_map(move |statement| {
-        match statement.strip_prefix(PARTIAL) {
-            // It has no partial indexes.
-            Some(_) if engine == Engine::Mysql => None,
-            Some(statement) => Some(statement),
-            None => Some(statement),
-        }
-    })
+    // MariaDB has no partial indexes.
+    let is_meant = move |statement: &&str| engine != Engine::Mysql || !statement.starts_with(PARTIAL);
+    let statements = filled.split(';').map(str::trim).filter(|statement| !statement.is_empty());
+    statements.filter(is_meant).map(|statement| statement.strip_prefix(PARTIAL).unwrap_or(statement))
 }
 
 /// Runs one statement of a migration. An index that stands already is one of an earlier, interrupted run.

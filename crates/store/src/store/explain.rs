@@ -4,6 +4,7 @@ use karbor_types::{
     Instant, OccurrenceEvent, OccurrenceId, OccurrenceState, OperationKind, OperationState, ProjectId,
     ProviderId, ScheduledOperationId, TriggerId,
 };
+use sea_query::QueryStatementWriter;
 use uuid::Uuid;
 
 use crate::store::{beginnings, delegations, handouts, occurrences, operations, promises};
@@ -65,11 +66,7 @@ impl Store {
         for state in [OccurrenceState::Waiting, OccurrenceState::Ready, OccurrenceState::Started] {
             statements.push(("what is to be looked at", occurrences::to_look_at(state, now, 500)));
         }
-        let mut told = Vec::new();
-        for (name, statement) in statements {
-            told.push((name, self.inner.database.explain(&statement).await?));
-        }
-        Ok(told)
+        self.explained(statements).await
     }
 
     /// Returns how the database goes about each change of rows that a scheduler knows by their ids, by name, in its own
@@ -98,7 +95,14 @@ impl Store {
             "judging",
             occurrences::judged(before, OccurrenceState::Skipped, &outcome, ids.clone(), now),
         ));
-        let mut told = Vec::new();
+        self.explained(statements).await
+    }
+
+    async fn explained(
+        &self,
+        statements: Vec<(&'static str, impl QueryStatementWriter + Sync)>,
+    ) -> Result<Vec<(&'static str, String)>> {
+        let mut told = Vec::with_capacity(statements.len());
         for (name, statement) in statements {
             told.push((name, self.inner.database.explain(&statement).await?));
         }
