@@ -10,7 +10,7 @@ operation of its own, on a plan of its own, spread over --projects projects. The
 - at rest, for --rest seconds: CPU of the scheduler, in percent of a core, and its memory;
 - burst, --runs times: --due of the triggers are due in the same second, and --workers processes with --role worker run what
   is started. The lag is from the second in which they are due to when an occurrence is started; `claimed` is until a worker
-  has begun. All must start, each exactly once.
+  has begun. All must start, each exactly once. With --together one process has both roles, as most do on SQLite.
 
 Everything shares the machine. Preview: cargo run --release -p karbor-recurrence --example preview
 """
@@ -70,7 +70,7 @@ class Process:
         self.log = home / f"{role}-{number}.log"
         self.log.write_text("")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("OS_", "KARBOR_"))}
-        words = [options.karbor, "serve", "--state-dir", home / "state", "--config", home / "state/karbor.toml", "--role", role]
+        words = [options.karbor, "serve", "--state-dir", home / "state", "--config", home / "state/karbor.toml", *(word for one in role.split("+") for word in ("--role", one))]
         self.began = time.monotonic()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(list(map(str, words)), stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -326,10 +326,10 @@ def bench(kind, options):
         starts = [measure_start(database, options, home, number) for number in range(options.runs)]
         healthy, overdue = (statistics.median(column) for column in zip(*starts))
         print(f"start: healthy after {healthy:.2f} s, what was overdue started after {overdue:.2f} s", flush=True)
-        processes["scheduler"] = Process(options, home, "scheduler")
+        processes["scheduler"] = Process(options, home, "scheduler+worker" if options.together else "scheduler")
         cpu, resident, peak = measure_rest(options, processes["scheduler"])
         print(f"at rest, {options.rest} s: {cpu:.2f} % of a core, {resident} MiB resident, {peak} MiB at its peak", flush=True)
-        for number in range(options.workers):
+        for number in range(0 if options.together else options.workers):
             processes[f"worker {number + 1}"] = Process(options, home, "worker", number)
         bursts = [measure_burst(database, options, run, processes) for run in range(options.runs)]
         p50, p99, top, claims, last = (statistics.median(column) for column in zip(*bursts))
@@ -361,6 +361,7 @@ def main():
     parser.add_argument("--lead", type=int, default=15, help="seconds from when triggers are changed until they are due")
     parser.add_argument("--patience", type=int, default=600, help="seconds to wait for all to start")
     parser.add_argument("--claims", type=int, default=600, help="seconds to wait until workers have begun all")
+    parser.add_argument("--together", action="store_true", help="run what is started in the scheduler's own process")
     parser.add_argument("--keep", action="store_true", help="keep the databases and logs")
     parser.add_argument("--work", help="where the databases lie")
     options = parser.parse_args()

@@ -216,10 +216,33 @@ impl Actions {
     ) -> Result<OperationId> {
         self.allow(caller, "provider:checkpoint_delete")?;
         let checkpoint = self.get_checkpoint(caller, provider, id).await?;
+        self.begin_to_delete(caller, &checkpoint, Why::Asked).await
+    }
+
+    /// Does what [`Actions::delete_checkpoint`] does, by itself.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when its state does not allow it, or while something reads it that has to end first.
+    pub(crate) async fn expire_checkpoint(
+        &self,
+        caller: &Caller,
+        checkpoint: &Checkpoint,
+    ) -> Result<OperationId> {
+        self.allow(caller, "provider:checkpoint_delete")?;
+        self.begin_to_delete(caller, checkpoint, Why::Expired).await
+    }
+
+    async fn begin_to_delete(
+        &self,
+        caller: &Caller,
+        checkpoint: &Checkpoint,
+        why: Why,
+    ) -> Result<OperationId> {
+        let id = checkpoint.id;
         let operation = NewOperation {
             plan: Some(checkpoint.plan.id),
             checkpoint: Some(id),
-            provider: Some(provider),
+            provider: Some(checkpoint.provider),
             ..self.new_operation(
                 OperationId(self.new_id()),
                 OperationKind::Delete,
@@ -228,13 +251,17 @@ impl Actions {
             )
         };
         let queue = async {
-            let started = self.store().start_delete(id, &operation, self.now()).await;
+            let started = match why {
+                Why::Asked => self.store().start_delete(id, &operation, self.now()).await,
+                Why::Expired => self.store().start_expiry(id, &operation, self.now()).await,
+            };
             let is_held = started.is_err() && !self.store().holds(&[id]).await?.is_empty();
             started.map_err(|err| match Error::from(err) {
                 Error::Conflict { .. } if is_held => Error::conflict(format!(
                     "checkpoint {id} is held and cannot be deleted: release it first"
                 )),
-                Error::Conflict { .. } => Error::conflict(refusal_to_delete(&checkpoint)),
+                err @ Error::Conflict { .. } if why == Why::Expired => err,
+                Error::Conflict { .. } => Error::conflict(refusal_to_delete(checkpoint)),
                 err => err,
             })
         };
@@ -358,6 +385,15 @@ impl Actions {
 pub(crate) fn request_of(caller: &Caller, request: OperationRequest) -> Value {
     let request = OperationRequest { request_id: Some(caller.request_id.clone()), ..request };
     serde_json::to_value(request).expect("maps with text keys and plain values are always JSON")
+}
+
+/// Why a checkpoint is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Somebody asked for it.
+    Asked,
+    /// Its time is over.
+    Expired,
 }
 
 fn refusal_to_delete(checkpoint: &Checkpoint) -> String {

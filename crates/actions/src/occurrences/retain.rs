@@ -1,7 +1,8 @@
 //! Retention: what a scheduled operation made goes when its rules let it go.
 //!
 //! It is applied on behalf of an occurrence that made a checkpoint which is `available`, never before. One deletion that
-//! fails does not keep the others from being asked for, and is asked for again later.
+//! fails does not keep the others from being asked for, and is asked for again later; one that is being restored, verified
+//! or copied is let go afterwards.
 
 use karbor_store::Occurrence;
 use karbor_types::{CheckpointState, RetentionPolicy};
@@ -45,7 +46,7 @@ impl Actions {
             if !goes {
                 continue;
             }
-            let asked = self.delete_checkpoint(&caller, checkpoint.provider, checkpoint.id).await;
+            let asked = self.expire_checkpoint(&caller, checkpoint).await;
             match asked {
                 Ok(_) => info!(
                     checkpoint.id = %checkpoint.id, scheduled_operation.id = %operation.id,

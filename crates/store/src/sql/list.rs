@@ -1,10 +1,12 @@
 //! Statements of lists: filters, a total order, and pages that begin behind a marker.
 
+use std::fmt;
+
 use sea_query::{Condition, Expr, ExprTrait, Func, Order, Query, SelectStatement};
 
 use crate::query::{Column, ColumnType};
-use crate::sql::{Row, Table};
-use crate::{Direction, Engine, Filter, FilterValue, ListQuery, Result};
+use crate::sql::Table;
+use crate::{Direction, Engine, Filter, FilterValue, ListQuery};
 
 /// A column of the order. Where there may be no value, the smallest one stands for it: the engines disagree on where
 /// missing values come.
@@ -25,14 +27,14 @@ impl Key {
         }
     }
 
-    /// Reads the value that the marker's row has.
-    fn value(self, row: &Row) -> Result<Expr> {
-        Ok(match self.column_type {
-            ColumnType::Text => Expr::val(row.text(self.name)?),
-            ColumnType::NullableText => Expr::val(row.optional_text(self.name)?.unwrap_or_default()),
-            ColumnType::Number => Expr::val(row.number(self.name)?),
-            ColumnType::NullableNumber => Expr::val(row.optional_number(self.name)?.unwrap_or(i64::MIN)),
-        })
+    /// The value that the marker's row has: nothing where there is no such row.
+    fn value<T: Table, C, I: fmt::Display>(self, query: &ListQuery<C, I>, marker: &str) -> Expr {
+        if self.name == "id" {
+            return Expr::val(marker);
+        }
+        let mut row = marker_row::<T, C, I>(query, marker);
+        row.expr(self.expr());
+        Expr::SubQuery(None, Box::new(row.into()))
     }
 
     fn is_behind(self, value: Expr) -> Expr {
@@ -62,26 +64,27 @@ fn keys<C: Column, I>(query: &ListQuery<C, I>) -> Vec<Key> {
     keys
 }
 
-/// Returns the statement that finds the marker's row, with the columns of the order, among all rows of the project, or
-/// of all projects where the query allows that.
-pub(crate) fn marker_statement<T: Table, C: Column, I>(query: &ListQuery<C, I>, id: &str) -> SelectStatement {
+/// Returns the statement that finds the marker's row among all rows of the project, or of all projects where the query
+/// allows that; it selects nothing yet.
+fn marker_row<T: Table, C, I>(query: &ListQuery<C, I>, marker: &str) -> SelectStatement {
     let mut statement = Query::select();
-    statement
-        .columns(keys(query).iter().map(|key| key.name))
-        .from(T::TABLE)
-        .and_where(Expr::col("id").eq(id));
+    statement.from(T::TABLE).and_where(Expr::col("id").eq(marker));
     if let Some(project) = query.project.as_ref().filter(|_| !query.foreign_marker) {
         statement.and_where(Expr::col("project_id").eq(project.as_str()));
     }
     statement
 }
 
-/// Returns the statement of one page; `marker` is the row that [`marker_statement`] found.
-pub(crate) fn list_statement<T: Table, C: Column, I>(
+/// Returns the statement that finds the marker's row, if there is one.
+pub(crate) fn marker_statement<T: Table, C, I>(query: &ListQuery<C, I>, marker: &str) -> SelectStatement {
+    marker_row::<T, C, I>(query, marker).column("id").take()
+}
+
+/// Returns the statement of one page, which holds nothing when there is no row of the marker.
+pub(crate) fn list_statement<T: Table, C: Column, I: fmt::Display>(
     engine: Engine,
     query: &ListQuery<C, I>,
-    marker: Option<&Row>,
-) -> Result<SelectStatement> {
+) -> SelectStatement {
     let mut statement = T::select();
     if let Some(project) = &query.project {
         statement.and_where(Expr::col("project_id").eq(project.as_str()));
@@ -90,8 +93,8 @@ pub(crate) fn list_statement<T: Table, C: Column, I>(
         statement.and_where(condition(engine, filter));
     }
     let keys = keys(query);
-    if let Some(marker) = marker {
-        statement.cond_where(behind(&keys, marker)?);
+    if let Some(marker) = &query.marker {
+        statement.cond_where(behind::<T, C, I>(&keys, query, &marker.to_string()));
     }
     for key in &keys {
         let order = match key.direction {
@@ -104,28 +107,29 @@ pub(crate) fn list_statement<T: Table, C: Column, I>(
     if query.offset > 0 {
         statement.offset(query.offset);
     }
-    Ok(statement)
+    statement
 }
 
 /// Behind the marker is what is behind it in the first key, or equal in the first and behind it in the second, ….
 ///
 /// That nothing is before it in the first key follows from that, but only when it is said does an engine begin to read
 /// there.
-fn behind(keys: &[Key], marker: &Row) -> Result<Condition> {
+fn behind<T: Table, C, I: fmt::Display>(keys: &[Key], query: &ListQuery<C, I>, marker: &str) -> Condition {
+    let value = |key: &Key| key.value::<T, C, I>(query, marker);
     let mut any = Condition::any();
     let mut equal = Condition::all();
     let mut all = Condition::all();
     if let Some(first) = keys.first() {
         all = all.add(match first.direction {
-            Direction::Ascending => first.expr().gte(first.value(marker)?),
-            Direction::Descending => first.expr().lte(first.value(marker)?),
+            Direction::Ascending => first.expr().gte(value(first)),
+            Direction::Descending => first.expr().lte(value(first)),
         });
     }
     for key in keys {
-        any = any.add(equal.clone().add(key.is_behind(key.value(marker)?)));
-        equal = equal.add(key.expr().eq(key.value(marker)?));
+        any = any.add(equal.clone().add(key.is_behind(value(key))));
+        equal = equal.add(key.expr().eq(value(key)));
     }
-    Ok(all.add(any))
+    all.add(any)
 }
 
 fn condition<C: Column>(engine: Engine, filter: &Filter<C>) -> Expr {

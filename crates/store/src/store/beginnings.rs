@@ -16,6 +16,7 @@ use crate::store::logs::log_values;
 use crate::store::occurrences::{read_count, started_counts};
 use crate::store::operations::operation_values;
 use crate::store::quotas::charge_all;
+use crate::store::readers::hold_what_is_read;
 use crate::store::runs::{insert_restore, insert_verification};
 use crate::store::transaction::transaction;
 use crate::{
@@ -59,7 +60,9 @@ impl Store {
                 match work {
                     NewWork::Verification(work) => insert_verification(tx, &work.0, &work.1, now).await?,
                     NewWork::Restore(work) => insert_restore(tx, &work.0, &work.1, now).await?,
-                    NewWork::Checkpoint(_) | NewWork::Operation(_) => {}
+                    NewWork::Checkpoint(_) | NewWork::Operation(_) => {
+                        hold_what_is_read(tx, work.operation()).await?;
+                    }
                 }
             }
             Ok(())

@@ -13,6 +13,7 @@ use sea_query::{Expr, ExprTrait, Query};
 use crate::sql::{Row, Table, Transaction, json, not_found, number};
 use crate::store::operations::insert_operation;
 use crate::store::quotas::{charge, count, weight};
+use crate::store::readers::{hold_what_is_read, is_read};
 use crate::store::transaction::transaction;
 use crate::{
     Checkpoint, CheckpointChange, CheckpointColumn, CheckpointQuery, CheckpointStats, Error, Filter,
@@ -105,6 +106,7 @@ impl Store {
         transaction!(self, "adding checkpoints", |tx| {
             for (row, (_, operation)) in rows.iter().zip(checkpoints) {
                 charge(tx, &row.project, QuotaResource::Checkpoints, 1, quota).await?;
+                hold_what_is_read(tx, operation).await?;
                 insert_checkpoint(tx, row).await?;
                 insert_operation(tx, operation, row.state.as_str(), now).await?;
             }
@@ -203,6 +205,29 @@ impl Store {
         operation: &NewOperation,
         now: Instant,
     ) -> Result<Checkpoint> {
+        self.begin_delete(false, id, operation, now).await
+    }
+
+    /// Does [`Store::start_delete`] for one that nobody asked to delete, whose time is over.
+    ///
+    /// # Errors
+    /// As there; [`Error::Conflict`] while a restore, a verification or a copy reads it or waits to.
+    pub async fn start_expiry(
+        &self,
+        id: CheckpointId,
+        operation: &NewOperation,
+        now: Instant,
+    ) -> Result<Checkpoint> {
+        self.begin_delete(true, id, operation, now).await
+    }
+
+    async fn begin_delete(
+        &self,
+        unless_read: bool,
+        id: CheckpointId,
+        operation: &NewOperation,
+        now: Instant,
+    ) -> Result<Checkpoint> {
         if operation.kind != OperationKind::Delete || operation.checkpoint != Some(id) {
             return Err(mismatch(id));
         }
@@ -210,8 +235,16 @@ impl Store {
             CheckpointChange { event: Some(CheckpointEvent::DeleteRequested), ..CheckpointChange::default() };
         transaction!(self, "starting to delete a checkpoint", |tx| {
             let state = change_checkpoint(tx, id, &change, now).await?;
+            let checkpoint: Checkpoint = tx.find(&id.to_string()).await?;
+            if unless_read && is_read(tx, &checkpoint).await? {
+                return Err(Error::Conflict {
+                    what: Checkpoint::WHAT,
+                    id: id.to_string(),
+                    state: "being read".to_owned(),
+                });
+            }
             insert_operation(tx, operation, state.as_str(), now).await?;
-            tx.find(&id.to_string()).await
+            Ok(checkpoint)
         })
     }
 

@@ -19,6 +19,7 @@ mod plans;
 mod promises;
 mod purge;
 mod quotas;
+mod readers;
 mod reopen;
 mod runs;
 mod schedule;
@@ -170,16 +171,16 @@ impl Store {
         query: &ListQuery<C, I>,
         also: Option<Expr>,
     ) -> Result<Vec<T>> {
-        let marker = match &query.marker {
-            None => None,
-            Some(marker) => {
-                let marker = marker.to_string();
-                let found = self.rows(doing, &marker_statement::<T, C, I>(query, &marker)).await?;
-                Some(found.into_iter().next().ok_or(Error::UnknownMarker { marker })?)
-            }
-        };
-        let mut select = list_statement::<T, C, I>(self.engine(), query, marker.as_ref())?;
+        let mut select = list_statement::<T, C, I>(self.engine(), query);
         select.and_where_option(also);
-        self.rows(doing, &select).await?.iter().map(T::read).collect()
+        let rows = self.rows(doing, &select).await?;
+        // Nothing is behind the last row, and nothing behind one that there is not.
+        if rows.is_empty()
+            && let Some(marker) = query.marker.as_ref().map(I::to_string)
+            && self.rows(doing, &marker_statement::<T, C, I>(query, &marker)).await?.is_empty()
+        {
+            return Err(Error::UnknownMarker { marker });
+        }
+        rows.iter().map(T::read).collect()
     }
 }

@@ -12,6 +12,7 @@ use crate::store::beginnings::tell_occurrence;
 use crate::store::checkpoints::change_checkpoint;
 use crate::store::delegations::wipe_login;
 use crate::store::logs::{Ended, insert_log, update_log};
+use crate::store::readers::hold_what_is_read;
 use crate::store::runs::change_run;
 use crate::store::transaction::transaction;
 use crate::{
@@ -87,9 +88,10 @@ impl Store {
     /// Queues an operation that is about no row of its own (a sweep, a restore that is only tried).
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`].
+    /// [`Error::AlreadyExists`]; [`Error::NotFound`] and [`Error::Conflict`] of the checkpoint that it is to read.
     pub async fn create_operation(&self, operation: &NewOperation, now: Instant) -> Result<Operation> {
         transaction!(self, "queueing an operation", |tx| {
+            hold_what_is_read(tx, operation).await?;
             insert_operation(tx, operation, OperationState::Queued.as_str(), now).await?;
             tx.find(&operation.id.to_string()).await
         })

@@ -16,6 +16,7 @@ mod migrations;
 mod occurrences;
 mod operations;
 mod plans;
+mod readers;
 mod rows;
 mod sequences;
 mod small;
@@ -70,6 +71,8 @@ cases! {
     holds::what_is_held_is_not_deleted,
     holds::of_a_hold_and_a_deletion_at_once_one_wins,
     holds::a_call_makes_a_trigger_due_once,
+    readers::what_is_read_does_not_go_by_itself,
+    readers::of_a_reader_and_an_expiry_at_once_one_wins,
     imports::an_old_database_is_taken_over,
     imports::what_is_no_old_database_is_refused,
     lists::pages_in_any_order_hold_every_row_once,
