@@ -5,6 +5,7 @@
 
 The test cloud must be up (testing/devcloud/up); the projects `demo` and `demo2` are emptied before and after.
 """
+import json
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import application  # noqa: E402
 import blocks  # noqa: E402
-from apis import DIRECTORY, KEYSTONE, PASSWORD, Cloud  # noqa: E402
+from apis import DIRECTORY, KEYSTONE, PASSWORD, Cloud, Refused  # noqa: E402
 from describe import admin, describe, differences, holdings, left_over, no_trust_is_left  # noqa: E402
 from service import Failed, run_cases  # noqa: E402
 from deployment import Karbor, Site  # noqa: E402
@@ -39,6 +40,17 @@ def asked_for(kind="volumes"):
     """Counts how many Cinder was asked to make, by anybody."""
     text = (DIRECTORY / "log" / "cinder-api.log").read_text(errors="replace")
     return len(re.findall(rf'"POST /\S+/{kind} HTTP', text))
+
+
+def objects(cloud, container):
+    """Returns the names of the objects in a container of Swift, if there is one."""
+    try:
+        _, text = cloud.call("GET", "object-store", f"/{container}?format=json")
+    except Refused as err:
+        if err.status != 404:
+            raise
+        return []
+    return [one["name"] for one in json.loads(text)]
 
 
 class Story:
@@ -227,6 +239,36 @@ class Story:
             left = left_over(held, self.holdings())
             expect(not left, f"{name}: {'; '.join(left)}")
 
+    def an_account_lies_in_swift_as_somebody_else(self):
+        """An account in a container of the tenant's own Swift, opened as one of the tenant's users."""
+        project = self.other.project
+        manager, path = Karbor(admin()), "/bank_accounts/swift"
+        credentials = {"OS_AUTH_URL": KEYSTONE, "OS_USERNAME": "demo2", "OS_PASSWORD": "wrong", "OS_PROJECT_NAME": "demo2",
+                       "OS_USER_DOMAIN_NAME": "Default", "OS_PROJECT_DOMAIN_NAME": "Default", "OS_REGION_NAME": "RegionOne"}
+        wish = {"place": "swift://tenant-backups/karbor", "credentials": credentials, "project_id": project}
+        status, said = manager.refused("PUT", path, {"bank_account": wish})
+        expect(status == 400 and "credentials" in said and "wrong" not in said, f"a wrong password: {status} {said}")
+        credentials["OS_PASSWORD"] = PASSWORD
+        set_up = manager.ask("PUT", path, {"bank_account": wish})
+        expect(set_up["has_credentials"] and PASSWORD not in json.dumps(set_up), f"the account: {set_up}")
+
+        volume = application.volume(self.other, "shop-data")
+        wanted, provider, held = blocks.digest(volume), self.elsewhere.provider("Swift"), self.holdings()
+        plan = self.elsewhere.plan(provider, ("OS::Cinder::Volume", volume, "data"))
+        checkpoint = self.elsewhere.protect(provider, plan)
+        self.elsewhere.succeed(checkpoint)
+        theirs, ours = objects(self.other, "tenant-backups"), objects(Cloud("karbor"), "karbor")
+        expect(any(checkpoint in name for name in theirs), f"the checkpoint is not among {len(theirs)} objects")
+        expect(not any(project in name for name in ours), "something of it lies in the service's container")
+        self.elsewhere.succeed(self.elsewhere.restore(provider, checkpoint)["operation_id"])
+        made = [id for id in self.holdings()["volume"] if id not in held["volume"]]
+        expect(len(made) == 1 and blocks.digest(made[0]) == wanted, f"restored as {made}, with other bytes")
+        self.other.delete("volumev3", f"/volumes/{made[0]}")
+        self.other.wait_gone("volumev3", f"/volumes/{made[0]}")
+        status, said = manager.refused("PUT", path, {"bank_account": {"place": None, "project_id": project}})
+        expect(status == 409, f"another place while it holds a checkpoint: {status} {said}")
+        self.elsewhere.succeed(self.elsewhere.delete(provider, checkpoint))
+
     def volumes_of_a_group_are_taken_together(self):
         cloud = self.other
         kind = next(one["id"] for one in cloud.list("volumev3", "/types", "volume_types") if one["name"] == "nfs")
@@ -338,7 +380,8 @@ def main():
         "the_second_day_moves_what_changed", "nobody_else_reaches_it", "a_verification_reads_every_byte",
         "a_dry_run_shows_what_would_be_made", "what_was_lost_comes_back",
         "a_restore_that_failed_is_undone_or_resumed", "it_comes_back_in_another_project",
-        "the_comparison_sees_every_change", "the_other_plugins_keep_a_volume", "volumes_of_a_group_are_taken_together",
+        "the_comparison_sees_every_change", "the_other_plugins_keep_a_volume",
+        "an_account_lies_in_swift_as_somebody_else", "volumes_of_a_group_are_taken_together",
         "swift_holds_it_too", "the_old_client_works", "what_is_deleted_leaves_nothing"]
     passed = failed = 0
     try:

@@ -195,9 +195,7 @@ impl Actions {
         let request =
             NewRestoreRequest { provider: plan.provider, checkpoint, parameters, target: None, login: None };
         let id = OperationId(occurrence.id.started(occurrence.attempt, ""));
-        let (mut operation, _) = self.restore_test_to_make(caller, &request, id).await?;
-        // The log tells from which scheduled operation it comes, and with it by what right it acts.
-        operation.log = Some(OperationLogId(occurrence.id.started(occurrence.attempt, "log")));
+        let (operation, _) = self.restore_test_to_make(caller, &request, id).await?;
         Ok(vec![NewWork::Operation(Box::new(of(occurrence, operation)))])
     }
 
@@ -240,9 +238,12 @@ impl Actions {
     }
 }
 
-/// Marks an operation as started by an occurrence.
+/// Marks an operation as started by an occurrence. Its record in the log tells from which scheduled operation it comes,
+/// and with it by what right it acts.
 fn of(occurrence: &Occurrence, operation: NewOperation) -> NewOperation {
+    let log = occurrence.id.started(occurrence.attempt, &format!("log/{}", operation.id));
     NewOperation {
+        log: Some(OperationLogId(log)),
         scheduled_operation: Some(occurrence.operation),
         occurrence: Some((occurrence.id, occurrence.attempt)),
         ..operation

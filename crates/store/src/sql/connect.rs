@@ -1,11 +1,13 @@
 //! Connecting: which engine a URL names, and how its sessions are set up.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+use crate::sql::copier::{Copier, FAR_TOO_MANY};
 use crate::sql::{Database, failed};
 use crate::{Error, Result, StoreOptions};
 
@@ -56,7 +58,7 @@ async fn open_sqlite(path: &str, options: &StoreOptions) -> Result<Database> {
     if path == ":memory:" {
         let both =
             pool(1).connect_with(connect.in_memory(true)).await.map_err(|source| failed(DOING, source))?;
-        return Ok(Database::Sqlite { writer: both.clone(), readers: both });
+        return Ok(Database::Sqlite { writer: both.clone(), readers: both, copier: None });
     }
     if path.is_empty() {
         return Err(unusable("it names no file"));
@@ -67,17 +69,17 @@ async fn open_sqlite(path: &str, options: &StoreOptions) -> Result<Database> {
         .journal_mode(SqliteJournalMode::Wal)
         // A commit is on the disk when it returns, also in the write-ahead log.
         .synchronous(SqliteSynchronous::Full);
-    // Many new rows touch index pages all over a large file: a cache in KiB, with a minus; and copied from the log into
-    // the file, in pages, not so often that the same ones are copied again and again.
-    let often = connect.clone().pragma("cache_size", "-16384").pragma("wal_autocheckpoint", "8000");
+    // Many new rows touch index pages all over a large file: a cache in KiB, with a minus.
+    let often = connect.clone().pragma("cache_size", "-16384").pragma("wal_autocheckpoint", FAR_TOO_MANY);
     let writer = pool(1).connect_with(often).await;
     let writer: SqlitePool = writer.map_err(|source| failed(DOING, source))?;
     // Each has a thread and a cache of its own, and two or three keep a disk busy.
     let readers = pool(options.connections.clamp(1, SQLITE_READERS))
-        .connect_with(connect.pragma("query_only", "ON"))
+        .connect_with(connect.clone().pragma("query_only", "ON"))
         .await;
     let readers = readers.map_err(|source| failed(DOING, source))?;
-    Ok(Database::Sqlite { writer, readers })
+    let copier = Copier::start(connect).await.map_err(|source| failed(DOING, source))?;
+    Ok(Database::Sqlite { writer, readers, copier: Some(Arc::new(copier)) })
 }
 
 #[cfg(feature = "postgres")]

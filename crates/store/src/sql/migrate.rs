@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0007_delegations_settled.sql"),
     include_str!("../../migrations/0008_operations_by_urgency.sql"),
     include_str!("../../migrations/0009_partial_indexes.sql"),
+    include_str!("../../migrations/0010_due_by_project.sql"),
 ];
 
 /// The version that this program needs.
@@ -135,7 +136,7 @@ fn is_existing_index(_: &sqlx::Error) -> bool {
 /// Fills the engine's types into a migration, and takes the comments out.
 fn fill(engine: Engine, text: &str) -> String {
     let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
-    let tokens: [(&str, &str); 8] = match engine {
+    let tokens: [(&str, &str); 10] = match engine {
         Engine::Sqlite => [
             ("{id}", "TEXT"),
             ("{key}", "TEXT"),
@@ -145,6 +146,9 @@ fn fill(engine: Engine, text: &str) -> String {
             ("{start}", ""),
             ("{table}", ""),
             ("{if_absent}", ""),
+            // Only MariaDB wants to hear whose index it is.
+            ("{on}", "/*"),
+            ("{of}", "*/"),
         ],
         // Bytewise, so that texts sort and compare alike on all engines.
         Engine::Postgres => [
@@ -156,6 +160,8 @@ fn fill(engine: Engine, text: &str) -> String {
             ("{start}", ""),
             ("{table}", ""),
             ("{if_absent}", ""),
+            ("{on}", "/*"),
+            ("{of}", "*/"),
         ],
         Engine::Mysql => [
             ("{id}", "VARCHAR(36)"),
@@ -167,6 +173,8 @@ fn fill(engine: Engine, text: &str) -> String {
             ("{start}", "(191)"),
             ("{table}", "ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"),
             ("{if_absent}", "IF NOT EXISTS"),
+            ("{on}", "ON"),
+            ("{of}", ""),
         ],
     };
     let filled = code.join("\n").replace("{int}", "BIGINT");

@@ -5,6 +5,7 @@
 //! booleans and SQLite has no dates; an `i64` and a text mean the same to all three.
 
 mod connect;
+mod copier;
 #[cfg(feature = "mysql")]
 mod guarded;
 mod list;
@@ -22,6 +23,8 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, Sqlite, SqlitePool};
 
 use crate::{Engine, Error, Result};
 
+use self::copier::Copier;
+
 pub(crate) use list::{list_statement, marker_statement};
 pub(crate) use migrate::{find_table, known_version};
 pub(crate) use row::{Row, json, number, optional_json};
@@ -29,8 +32,9 @@ pub(crate) use row::{Row, json, number, optional_json};
 /// Connections to one database.
 #[derive(Debug, Clone)]
 pub(crate) enum Database {
-    /// One connection that writes, and some that read; the same one connection for a database in memory.
-    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    /// One connection that writes, some that read, and what looks after the log; the same one connection for a database in
+    /// memory, which has no log.
+    Sqlite { writer: SqlitePool, readers: SqlitePool, copier: Option<Arc<Copier>> },
     #[cfg(feature = "postgres")]
     Postgres(sqlx::PgPool),
     #[cfg(feature = "mysql")]
@@ -184,7 +188,10 @@ impl Database {
 
     pub(crate) async fn close(&self) {
         match self {
-            Self::Sqlite { writer, readers } => {
+            Self::Sqlite { writer, readers, copier } => {
+                if let Some(copier) = copier {
+                    copier.close().await;
+                }
                 readers.close().await;
                 writer.close().await;
             }

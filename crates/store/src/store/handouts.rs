@@ -26,7 +26,7 @@ use crate::{
 pub(crate) const ROWS: usize = 400;
 
 impl Store {
-    /// Lists the triggers whose time has come, the longest due first.
+    /// Lists the triggers whose time has come, the longest due first, and project by project.
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Database`].
@@ -252,7 +252,7 @@ pub(crate) fn due_triggers(now: Instant, limit: u32) -> SelectStatement {
     let mut select = Query::select();
     select.columns(["id", "kind", "properties", "next_at", "revision", "handed_to"]).from(Trigger::TABLE);
     select.and_where(Expr::col("next_at").lte(now.as_micros()));
-    select.order_by("next_at", Order::Asc).limit(u64::from(limit)).take()
+    select.order_by("next_at", Order::Asc).order_by("project_id", Order::Asc).limit(u64::from(limit)).take()
 }
 
 pub(crate) fn next_due() -> SelectStatement {
