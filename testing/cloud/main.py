@@ -242,10 +242,10 @@ class Story:
     def an_account_lies_in_swift_as_somebody_else(self):
         """An account in a container of the tenant's own Swift, opened as one of the tenant's users."""
         project = self.other.project
-        manager, path = Karbor(admin()), "/bank_accounts/swift"
+        manager, path = Karbor(admin()), f"/bank_accounts/swift?project_id={project}"
         credentials = {"OS_AUTH_URL": KEYSTONE, "OS_USERNAME": "demo2", "OS_PASSWORD": "wrong", "OS_PROJECT_NAME": "demo2",
                        "OS_USER_DOMAIN_NAME": "Default", "OS_PROJECT_DOMAIN_NAME": "Default", "OS_REGION_NAME": "RegionOne"}
-        wish = {"place": "swift://tenant-backups/karbor", "credentials": credentials, "project_id": project}
+        wish = {"place": "swift://tenant-backups/karbor", "credentials": credentials}
         status, said = manager.refused("PUT", path, {"bank_account": wish})
         expect(status == 400 and "credentials" in said and "wrong" not in said, f"a wrong password: {status} {said}")
         credentials["OS_PASSWORD"] = PASSWORD
@@ -253,6 +253,8 @@ class Story:
         expect(set_up["has_credentials"] and PASSWORD not in json.dumps(set_up), f"the account: {set_up}")
 
         volume = application.volume(self.other, "shop-data")
+        self.other.wait("volumev3", f"/volumes/{volume}", "available")
+        application.write_pattern(volume, application.VOLUMES["shop-data"][3])
         wanted, provider, held = blocks.digest(volume), self.elsewhere.provider("Swift"), self.holdings()
         plan = self.elsewhere.plan(provider, ("OS::Cinder::Volume", volume, "data"))
         checkpoint = self.elsewhere.protect(provider, plan)
@@ -265,7 +267,7 @@ class Story:
         expect(len(made) == 1 and blocks.digest(made[0]) == wanted, f"restored as {made}, with other bytes")
         self.other.delete("volumev3", f"/volumes/{made[0]}")
         self.other.wait_gone("volumev3", f"/volumes/{made[0]}")
-        status, said = manager.refused("PUT", path, {"bank_account": {"place": None, "project_id": project}})
+        status, said = manager.refused("PUT", path, {"bank_account": {"place": None}})
         expect(status == 409, f"another place while it holds a checkpoint: {status} {said}")
         self.elsewhere.succeed(self.elsewhere.delete(provider, checkpoint))
 

@@ -66,7 +66,7 @@ async fn copy_again_and_again(pool: SqlitePool) {
             Err(sqlx::Error::PoolClosed) => return,
             // The next commit that finds far too many does it, or the next look.
             Err(err) => {
-                debug!(error = &err as &dyn std::error::Error, "The log was not copied into the file: {err}")
+                debug!(error = &err as &dyn std::error::Error, "The log was not copied into the file: {err}");
             }
         }
     }
