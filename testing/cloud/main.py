@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import application  # noqa: E402
 import blocks  # noqa: E402
-from apis import DIRECTORY, KEYSTONE, PASSWORD, Cloud, Refused  # noqa: E402
+from apis import DIRECTORY, KEYSTONE, PASSWORD, Cloud  # noqa: E402
 from describe import admin, describe, differences, holdings, left_over, no_trust_is_left  # noqa: E402
 from service import Failed, run_cases  # noqa: E402
 from deployment import Karbor, Site  # noqa: E402
@@ -43,13 +43,8 @@ def asked_for(kind="volumes"):
 
 
 def objects(cloud, container):
-    """Returns the names of the objects in a container of Swift, if there is one."""
-    try:
-        _, text = cloud.call("GET", "object-store", f"/{container}?format=json")
-    except Refused as err:
-        if err.status != 404:
-            raise
-        return []
+    """Returns the names of the objects in a container of Swift."""
+    _, text = cloud.call("GET", "object-store", f"/{container}?format=json")
     return [one["name"] for one in json.loads(text)]
 
 
@@ -216,11 +211,26 @@ class Story:
         self.timed("deletion", self.karbor.delete(provider, checkpoint))
         expect_same(before, after)
 
-    def the_other_plugins_keep_a_volume(self):
+    def known_volume(self):
+        """Makes a volume with known bytes; returns its id and its digest."""
         volume = application.volume(self.other, "shop-data")
         self.other.wait("volumev3", f"/volumes/{volume}", "available")
         application.write_pattern(volume, application.VOLUMES["shop-data"][3])
-        wanted = blocks.digest(volume)
+        return volume, blocks.digest(volume)
+
+    def come_back(self, provider, checkpoint, held, wanted, what):
+        """Restores volumes beside those that are held, compares their digests, and deletes them and the checkpoint."""
+        self.elsewhere.succeed(self.elsewhere.restore(provider, checkpoint)["operation_id"])
+        made = [id for id in self.holdings()["volume"] if id not in held["volume"]]
+        found = sorted(blocks.digest(one) for one in made)
+        expect(found == sorted(wanted), f"{what} restored {made}, with other bytes")
+        for one in made:
+            self.other.delete("volumev3", f"/volumes/{one}")
+            self.other.wait_gone("volumev3", f"/volumes/{one}")
+        self.elsewhere.succeed(self.elsewhere.delete(provider, checkpoint))
+
+    def the_other_plugins_keep_a_volume(self):
+        volume, wanted = self.known_volume()
         for name, temporary in (("Cinder backup", 0), ("Snapshots", 0), ("Glance", 1), ("Temporary volumes", 1)):
             held, asked = self.holdings(), asked_for()
             provider = self.elsewhere.provider(name)
@@ -229,13 +239,7 @@ class Story:
             self.elsewhere.succeed(checkpoint)
             found = asked_for() - asked
             expect(found == temporary, f"{name}: {found} temporary volumes were made, not {temporary}")
-            self.elsewhere.succeed(self.elsewhere.restore(provider, checkpoint)["operation_id"])
-            made = [id for id in self.holdings()["volume"] if id not in held["volume"]]
-            expect(len(made) == 1, f"{name}: these volumes were restored: {made}")
-            expect(blocks.digest(made[0]) == wanted, f"{name} restored other bytes")
-            self.other.delete("volumev3", f"/volumes/{made[0]}")
-            self.other.wait_gone("volumev3", f"/volumes/{made[0]}")
-            self.elsewhere.succeed(self.elsewhere.delete(provider, checkpoint))
+            self.come_back(provider, checkpoint, held, [wanted], name)
             left = left_over(held, self.holdings())
             expect(not left, f"{name}: {'; '.join(left)}")
 
@@ -252,24 +256,17 @@ class Story:
         set_up = manager.ask("PUT", path, {"bank_account": wish})
         expect(set_up["has_credentials"] and PASSWORD not in json.dumps(set_up), f"the account: {set_up}")
 
-        volume = application.volume(self.other, "shop-data")
-        self.other.wait("volumev3", f"/volumes/{volume}", "available")
-        application.write_pattern(volume, application.VOLUMES["shop-data"][3])
-        wanted, provider, held = blocks.digest(volume), self.elsewhere.provider("Swift"), self.holdings()
+        volume, wanted = self.known_volume()
+        provider, held = self.elsewhere.provider("Swift"), self.holdings()
         plan = self.elsewhere.plan(provider, ("OS::Cinder::Volume", volume, "data"))
         checkpoint = self.elsewhere.protect(provider, plan)
         self.elsewhere.succeed(checkpoint)
         theirs, ours = objects(self.other, "tenant-backups"), objects(Cloud("karbor"), "karbor")
         expect(any(checkpoint in name for name in theirs), f"the checkpoint is not among {len(theirs)} objects")
         expect(not any(project in name for name in ours), "something of it lies in the service's container")
-        self.elsewhere.succeed(self.elsewhere.restore(provider, checkpoint)["operation_id"])
-        made = [id for id in self.holdings()["volume"] if id not in held["volume"]]
-        expect(len(made) == 1 and blocks.digest(made[0]) == wanted, f"restored as {made}, with other bytes")
-        self.other.delete("volumev3", f"/volumes/{made[0]}")
-        self.other.wait_gone("volumev3", f"/volumes/{made[0]}")
         status, said = manager.refused("PUT", path, {"bank_account": {"place": None}})
         expect(status == 409, f"another place while it holds a checkpoint: {status} {said}")
-        self.elsewhere.succeed(self.elsewhere.delete(provider, checkpoint))
+        self.come_back(provider, checkpoint, held, [wanted], "Swift")
 
     def volumes_of_a_group_are_taken_together(self):
         cloud = self.other
@@ -284,7 +281,7 @@ class Story:
                 volumes.append(cloud.post("volumev3", "/volumes", {"volume": volume})["id"])
                 cloud.wait("volumev3", f"/volumes/{volumes[-1]}", "available")
                 blocks.write_pattern(volumes[-1], [(seed * MIB, 3 * MIB, seed)])
-            wanted = sorted(blocks.digest(one) for one in volumes)
+            wanted = [blocks.digest(one) for one in volumes]
             held = self.holdings()
             for name in ("Files", "Temporary volumes"):
                 asked = asked_for("snapshots"), asked_for("group_snapshots")
@@ -296,13 +293,7 @@ class Story:
                 expect(asked == (0, 1), f"{name}: {asked[0]} single and {asked[1]} group snapshots were taken")
                 left = left_over(held, self.holdings())
                 expect(not left, f"{name}: {'; '.join(left)}")
-                self.elsewhere.succeed(self.elsewhere.restore(provider, checkpoint)["operation_id"])
-                made = [id for id in self.holdings()["volume"] if id not in held["volume"]]
-                expect(sorted(blocks.digest(one) for one in made) == wanted, f"{name} restored other bytes")
-                for one in made:
-                    cloud.delete("volumev3", f"/volumes/{one}")
-                    cloud.wait_gone("volumev3", f"/volumes/{one}")
-                self.elsewhere.succeed(self.elsewhere.delete(provider, checkpoint))
+                self.come_back(provider, checkpoint, held, wanted, name)
         finally:
             application.remove_groups(cloud)
             admin().delete("volumev3", f"/group_types/{group_type}")
