@@ -2,8 +2,8 @@
 
 use karbor_plugin::Provider;
 use karbor_store::{
-    Checkpoint, CheckpointColumn, CheckpointQuery, DelegationOwner, Filter, NewCheckpoint, NewOperation,
-    Plan, PlanSnapshot,
+    Checkpoint, CheckpointColumn, CheckpointQuery, DelegationOwner, DeletionCause, Filter, NewCheckpoint,
+    NewOperation, Plan, PlanSnapshot,
 };
 use karbor_types::{
     CheckpointEvent, CheckpointId, CheckpointState, Instant, OperationId, OperationKind, OperationLogId,
@@ -216,7 +216,7 @@ impl Actions {
     ) -> Result<OperationId> {
         self.allow(caller, "provider:checkpoint_delete")?;
         let checkpoint = self.get_checkpoint(caller, provider, id).await?;
-        self.begin_to_delete(caller, &checkpoint, Why::Asked).await
+        self.begin_to_delete(caller, &checkpoint, DeletionCause::Request).await
     }
 
     /// Does what [`Actions::delete_checkpoint`] does, by itself.
@@ -229,14 +229,14 @@ impl Actions {
         checkpoint: &Checkpoint,
     ) -> Result<OperationId> {
         self.allow(caller, "provider:checkpoint_delete")?;
-        self.begin_to_delete(caller, checkpoint, Why::Expired).await
+        self.begin_to_delete(caller, checkpoint, DeletionCause::Expiry).await
     }
 
     async fn begin_to_delete(
         &self,
         caller: &Caller,
         checkpoint: &Checkpoint,
-        why: Why,
+        cause: DeletionCause,
     ) -> Result<OperationId> {
         let id = checkpoint.id;
         let operation = NewOperation {
@@ -251,16 +251,13 @@ impl Actions {
             )
         };
         let queue = async {
-            let started = match why {
-                Why::Asked => self.store().start_delete(id, &operation, self.now()).await,
-                Why::Expired => self.store().start_expiry(id, &operation, self.now()).await,
-            };
+            let started = self.store().start_delete(id, cause, &operation, self.now()).await;
             let is_held = started.is_err() && !self.store().holds(&[id]).await?.is_empty();
             started.map_err(|err| match Error::from(err) {
                 Error::Conflict { .. } if is_held => Error::conflict(format!(
                     "checkpoint {id} is held and cannot be deleted: release it first"
                 )),
-                err @ Error::Conflict { .. } if why == Why::Expired => err,
+                err @ Error::Conflict { .. } if cause == DeletionCause::Expiry => err,
                 Error::Conflict { .. } => Error::conflict(refusal_to_delete(checkpoint)),
                 err => err,
             })
@@ -385,15 +382,6 @@ impl Actions {
 pub(crate) fn request_of(caller: &Caller, request: OperationRequest) -> Value {
     let request = OperationRequest { request_id: Some(caller.request_id.clone()), ..request };
     serde_json::to_value(request).expect("maps with text keys and plain values are always JSON")
-}
-
-/// Why a checkpoint is deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
-    /// Somebody asked for it.
-    Asked,
-    /// Its time is over.
-    Expired,
 }
 
 fn refusal_to_delete(checkpoint: &Checkpoint) -> String {

@@ -29,13 +29,13 @@ pub use query::{
 };
 pub use rows::{
     Advance, Backlog, BankAccount, BankAccountUpdate, Beginning, Checkpoint, CheckpointChange,
-    CheckpointStats, Claim, ClaimOptions, Claimed, Delegation, DelegationOwner, DueTrigger, Enlisted, Finish,
-    HandOut, Hold, LedgerEntry, LedgerPurpose, LedgerState, Limit, NewCheckpoint, NewLedgerEntry,
-    NewOccurrence, NewOperation, NewRestore, NewStep, NewVerification, NewWork, Occurrence, OccurrenceLimits,
-    Operation, OperationLog, OperationProgress, Origin, Outcome, Plan, PlanSnapshot, PlanUpdate, Purged,
-    QuotaDefaults, QuotaResource, Quotas, Renewal, Restore, RunChange, RunRules, ScheduledOperation,
-    ScheduledOperationUpdate, Service, ServiceStatus, StartedCount, StartedOperation, Step, StepChange,
-    StepEnd, SubjectChange, Trigger, TriggerUpdate, Usage, Verdict, Verification,
+    CheckpointStats, Claim, ClaimOptions, Claimed, Delegation, DelegationOwner, DeletionCause, DueTrigger,
+    Enlisted, Finish, HandOut, Hold, LedgerEntry, LedgerPurpose, LedgerState, Limit, NewCheckpoint,
+    NewLedgerEntry, NewOccurrence, NewOperation, NewRestore, NewStep, NewVerification, NewWork, Occurrence,
+    OccurrenceLimits, Operation, OperationLog, OperationProgress, Origin, Outcome, Plan, PlanSnapshot,
+    PlanUpdate, Purged, QuotaDefaults, QuotaResource, Quotas, Renewal, Restore, RunChange, RunRules,
+    ScheduledOperation, ScheduledOperationUpdate, Service, ServiceStatus, StartedCount, StartedOperation,
+    Step, StepChange, StepEnd, SubjectChange, Trigger, TriggerUpdate, Usage, Verdict, Verification,
 };
 #[cfg(feature = "failpoints")]
 pub use store::Interference;

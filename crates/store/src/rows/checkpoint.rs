@@ -97,3 +97,12 @@ pub struct CheckpointChange {
     /// When its commit record was put.
     pub committed_at: Option<Instant>,
 }
+
+/// Why a checkpoint is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeletionCause {
+    /// Somebody asked for it.
+    Request,
+    /// Its time is over: it waits for whoever reads it.
+    Expiry,
+}

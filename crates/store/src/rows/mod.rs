@@ -15,7 +15,9 @@ mod service;
 mod step;
 
 pub use bank_account::{BankAccount, BankAccountUpdate};
-pub use checkpoint::{Checkpoint, CheckpointChange, CheckpointStats, NewCheckpoint, PlanSnapshot};
+pub use checkpoint::{
+    Checkpoint, CheckpointChange, CheckpointStats, DeletionCause, NewCheckpoint, PlanSnapshot,
+};
 pub use delegation::{Delegation, DelegationOwner};
 pub use hold::Hold;
 pub use occurrence::{

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use sea_query::{Condition, Expr, ExprTrait, Func, Order, Query, SelectStatement};
+use sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement};
 
 use crate::query::{Column, ColumnType};
-use crate::sql::Table;
+use crate::sql::{Table, compared};
 use crate::{Direction, Engine, Filter, FilterValue, ListQuery};
 
 /// A column of the order. Where there may be no value, the smallest one stands for it: the engines disagree on where
@@ -27,20 +27,25 @@ impl Key {
         }
     }
 
-    /// The value that the marker's row has: nothing where there is no such row.
-    fn value<T: Table, C, I: fmt::Display>(self, query: &ListQuery<C, I>, marker: &str) -> Expr {
-        if self.name == "id" {
-            return Expr::val(marker);
+    /// Returns the same for rows that are looked for by another key.
+    fn checked(self) -> Expr {
+        match self.column_type {
+            ColumnType::Text | ColumnType::Number => compared(self.name),
+            ColumnType::NullableText | ColumnType::NullableNumber => self.expr(),
         }
-        let mut row = marker_row::<T, C, I>(query, marker);
-        row.expr(self.expr());
-        Expr::SubQuery(None, Box::new(row.into()))
     }
 
-    fn is_behind(self, value: Expr) -> Expr {
+    fn is_behind(self, column: Expr, value: Expr) -> Expr {
         match self.direction {
-            Direction::Ascending => self.expr().gt(value),
-            Direction::Descending => self.expr().lt(value),
+            Direction::Ascending => column.gt(value),
+            Direction::Descending => column.lt(value),
+        }
+    }
+
+    fn is_not_before(self, column: Expr, value: Expr) -> Expr {
+        match self.direction {
+            Direction::Ascending => column.gte(value),
+            Direction::Descending => column.lte(value),
         }
     }
 }
@@ -94,7 +99,8 @@ pub(crate) fn list_statement<T: Table, C: Column, I: fmt::Display>(
     }
     let keys = keys(query);
     if let Some(marker) = &query.marker {
-        statement.cond_where(behind::<T, C, I>(&keys, query, &marker.to_string()));
+        let row = marker_row::<T, C, I>(query, &marker.to_string());
+        begin_behind(engine, &mut statement, &keys, &row);
     }
     for key in &keys {
         let order = match key.direction {
@@ -110,26 +116,50 @@ pub(crate) fn list_statement<T: Table, C: Column, I: fmt::Display>(
     statement
 }
 
-/// Behind the marker is what is behind it in the first key, or equal in the first and behind it in the second, ….
-///
-/// That nothing is before it in the first key follows from that, but only when it is said does an engine begin to read
-/// there.
-fn behind<T: Table, C, I: fmt::Display>(keys: &[Key], query: &ListQuery<C, I>, marker: &str) -> Condition {
-    let value = |key: &Key| key.value::<T, C, I>(query, marker);
-    let mut any = Condition::any();
-    let mut equal = Condition::all();
-    let mut all = Condition::all();
-    if let Some(first) = keys.first() {
-        all = all.add(match first.direction {
-            Direction::Ascending => first.expr().gte(value(first)),
-            Direction::Descending => first.expr().lte(value(first)),
+/// Has the page begin behind the marker's row: a statement that selects nothing yet. Each engine is told in the way in
+/// which it looks the row up once, before it reads the page, and then begins to read there:
+/// PostgreSQL by a comparison of rows, which can tell only an order of one direction; MariaDB by a join with what it
+/// knows to be one row, for it does not read by comparisons of rows; and otherwise by a value for each comparison.
+fn begin_behind(engine: Engine, statement: &mut SelectStatement, keys: &[Key], row: &SelectStatement) {
+    let value = |key: &Key| Expr::SubQuery(None, Box::new(row.clone().expr(key.expr()).take().into()));
+    match engine {
+        Engine::Postgres if keys.windows(2).all(|pair| pair[0].direction == pair[1].direction) => {
+            let all = Expr::tuple(keys.iter().map(|key| key.expr()));
+            let mut row = row.clone();
+            row.exprs(keys.iter().map(|key| key.expr()));
+            let row = Expr::SubQuery(None, Box::new(row.into()));
+            statement.and_where_option(keys.first().map(|key| key.is_behind(all, row)));
+        }
+        Engine::Postgres | Engine::Sqlite => {
+            let values: Vec<(Key, Expr)> = keys.iter().map(|key| (*key, value(key))).collect();
+            statement.and_where_option(behind(&values));
+        }
+        Engine::Mysql => {
+            let mut row = row.clone();
+            let mut values = Vec::new();
+            for key in keys {
+                let name = format!("marker_{}", key.name);
+                row.expr_as(key.expr(), name.clone());
+                values.push((*key, Expr::col(name)));
+            }
+            statement.from_subquery(row, "marker").and_where_option(behind(&values));
+        }
+    }
+}
+
+/// Behind the marker is what is not before it in the first key and behind it there or, as the two are equal in it, in
+/// the others. An engine finds its way by the first key; by the others it only checks rows.
+fn behind(keys: &[(Key, Expr)]) -> Option<Expr> {
+    let mut others: Option<Expr> = None;
+    for (index, (key, value)) in keys.iter().enumerate().rev() {
+        let column = if index == 0 { key.expr() } else { key.checked() };
+        let behind = key.is_behind(column.clone(), value.clone());
+        others = Some(match others {
+            Some(others) => key.is_not_before(column, value.clone()).and(behind.or(others)),
+            None => behind,
         });
     }
-    for key in keys {
-        any = any.add(equal.clone().add(key.is_behind(value(key))));
-        equal = equal.add(key.expr().eq(value(key)));
-    }
-    all.add(any)
+    others
 }
 
 fn condition<C: Column>(engine: Engine, filter: &Filter<C>) -> Expr {

@@ -8,22 +8,24 @@ mod connect;
 mod copier;
 #[cfg(feature = "mysql")]
 mod guarded;
+#[cfg(feature = "postgres")]
+mod limits;
 mod list;
 mod migrate;
+mod render;
 mod row;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use sea_query::{
-    Expr, ExprTrait, Func, Query, QueryStatementWriter, SelectStatement, SqliteQueryBuilder, Value, Values,
-};
+use sea_query::{Expr, ExprTrait, Func, Query, QueryStatementWriter, SelectStatement, Value};
 use sqlx::{AssertSqlSafe, SqlSafeStr, Sqlite, SqlitePool};
 
 use crate::{Engine, Error, Result};
 
 use self::copier::Copier;
+use self::render::{Rendered, checked, render};
 
 pub(crate) use list::{list_statement, marker_statement};
 pub(crate) use migrate::{find_table, known_version};
@@ -55,12 +57,6 @@ enum Begun {
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
     #[cfg(feature = "mysql")]
     Mysql(guarded::Guarded),
-}
-
-/// A statement, ready for one engine.
-struct Rendered<S> {
-    sql: S,
-    values: Values,
 }
 
 /// The texts that find a row by its id, by table: what is asked all the time is not built each time.
@@ -329,48 +325,6 @@ pub(crate) trait Table: Sized {
 /// Says that a table has no such row.
 pub(crate) fn not_found<T: Table>(id: &str) -> Error {
     Error::NotFound { what: T::WHAT, id: id.to_owned() }
-}
-
-fn render(engine: Engine, statement: &impl QueryStatementWriter) -> Result<Rendered<String>> {
-    let (sql, Values(values)) = match engine {
-        Engine::Sqlite => statement.build(SqliteQueryBuilder),
-        #[cfg(feature = "postgres")]
-        Engine::Postgres => statement.build(sea_query::PostgresQueryBuilder),
-        #[cfg(feature = "mysql")]
-        Engine::Mysql => statement.build(sea_query::MysqlQueryBuilder),
-        #[cfg(not(all(feature = "postgres", feature = "mysql")))]
-        _ => return Err(Error::Url { reason: "this program is built without that database".to_owned() }),
-    };
-    Ok(Rendered { sql, values: checked(values)? })
-}
-
-/// Returns values that all engines know; refuses others.
-fn checked(mut values: Vec<Value>) -> Result<Values> {
-    for value in &mut values {
-        match value {
-            Value::BigInt(_) | Value::String(None) => {}
-            Value::String(Some(text)) => {
-                // PostgreSQL refuses it; so that all engines hold the same, all refuse it.
-                if text.contains('\0') {
-                    return Err(Error::Invalid {
-                        what: "a text",
-                        reason: "it holds a NUL character".to_owned(),
-                    });
-                }
-            }
-            // `LIMIT` and `OFFSET`.
-            Value::BigUnsigned(Some(number)) => {
-                *value = Value::BigInt(Some(i64::try_from(*number).unwrap_or(i64::MAX)));
-            }
-            other => {
-                return Err(Error::Invalid {
-                    what: "a value",
-                    reason: format!("{other:?} is no i64 and no text"),
-                });
-            }
-        }
-    }
-    Ok(Values(values))
 }
 
 /// Tells what a refusal of the database means for the caller.

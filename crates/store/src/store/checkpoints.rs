@@ -16,8 +16,8 @@ use crate::store::quotas::{charge, count, weight};
 use crate::store::readers::{hold_what_is_read, is_read};
 use crate::store::transaction::transaction;
 use crate::{
-    Checkpoint, CheckpointChange, CheckpointColumn, CheckpointQuery, CheckpointStats, Error, Filter,
-    NewCheckpoint, NewOperation, QuotaDefaults, QuotaResource, Result, Store,
+    Checkpoint, CheckpointChange, CheckpointColumn, CheckpointQuery, CheckpointStats, DeletionCause, Error,
+    Filter, NewCheckpoint, NewOperation, QuotaDefaults, QuotaResource, Result, Store,
 };
 
 impl Table for Checkpoint {
@@ -197,34 +197,12 @@ impl Store {
     /// Moves a checkpoint to `deleting` and queues the operation that deletes it.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] when its state does not allow to delete it; [`Error::Invalid`] when
-    /// the operation is about another one.
+    /// [`Error::NotFound`]; [`Error::Conflict`] when its state does not allow it, and for an expiry while a restore, a
+    /// verification or a copy reads it or waits to; [`Error::Invalid`] when the operation is about another one.
     pub async fn start_delete(
         &self,
         id: CheckpointId,
-        operation: &NewOperation,
-        now: Instant,
-    ) -> Result<Checkpoint> {
-        self.begin_delete(false, id, operation, now).await
-    }
-
-    /// Does [`Store::start_delete`] for one that nobody asked to delete, whose time is over.
-    ///
-    /// # Errors
-    /// As there; [`Error::Conflict`] while a restore, a verification or a copy reads it or waits to.
-    pub async fn start_expiry(
-        &self,
-        id: CheckpointId,
-        operation: &NewOperation,
-        now: Instant,
-    ) -> Result<Checkpoint> {
-        self.begin_delete(true, id, operation, now).await
-    }
-
-    async fn begin_delete(
-        &self,
-        unless_read: bool,
-        id: CheckpointId,
+        cause: DeletionCause,
         operation: &NewOperation,
         now: Instant,
     ) -> Result<Checkpoint> {
@@ -236,7 +214,7 @@ impl Store {
         transaction!(self, "starting to delete a checkpoint", |tx| {
             let state = change_checkpoint(tx, id, &change, now).await?;
             let checkpoint: Checkpoint = tx.find(&id.to_string()).await?;
-            if unless_read && is_read(tx, &checkpoint).await? {
+            if cause == DeletionCause::Expiry && is_read(tx, &checkpoint).await? {
                 return Err(Error::Conflict {
                     what: Checkpoint::WHAT,
                     id: id.to_string(),

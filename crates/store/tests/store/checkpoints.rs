@@ -1,8 +1,8 @@
 //! Checkpoints.
 
 use karbor_store::{
-    Checkpoint, CheckpointColumn, CheckpointQuery, CheckpointStats, Error, Filter, Limit, NewCheckpoint,
-    NewOperation, OperationColumn, OperationQuery, QuotaResource,
+    Checkpoint, CheckpointColumn, CheckpointQuery, CheckpointStats, DeletionCause, Error, Filter, Limit,
+    NewCheckpoint, NewOperation, OperationColumn, OperationQuery, QuotaResource,
 };
 use karbor_types::{
     CheckpointEvent, CheckpointId, CheckpointState, OperationKind, OperationLogId, OperationState,
@@ -102,7 +102,9 @@ pub(crate) async fn only_one_of_many_deletes_begins(world: World) {
     for number in 10..18 {
         let store = if number % 2 == 0 { world.store.clone() } else { other.clone() };
         let (id, operation) = (new.id, about(number, OperationKind::Delete, &new));
-        tasks.push(tokio::spawn(async move { store.start_delete(id, &operation, at(1)).await }));
+        tasks.push(tokio::spawn(async move {
+            store.start_delete(id, DeletionCause::Request, &operation, at(1)).await
+        }));
     }
     let mut begun = 0;
     for task in tasks {
@@ -124,7 +126,7 @@ pub(crate) async fn only_one_of_many_deletes_begins(world: World) {
     assert_eq!(used(&world.store, "p", CHECKPOINTS).await, (1, 0), "it counts until it is gone");
     let missing = CheckpointId(uuid(99));
     let operation = NewOperation { checkpoint: Some(missing), ..about(99, OperationKind::Delete, &new) };
-    let refused = world.store.start_delete(missing, &operation, at(1)).await;
+    let refused = world.store.start_delete(missing, DeletionCause::Request, &operation, at(1)).await;
     assert!(matches!(refused, Err(Error::NotFound { what: "checkpoint", .. })), "{refused:?}");
 }
 

@@ -1,6 +1,6 @@
 //! Holds on checkpoints, and triggers that are called.
 
-use karbor_store::{Error, Hold, Trigger, TriggerCall, TriggerUpdate};
+use karbor_store::{DeletionCause, Error, Hold, Trigger, TriggerCall, TriggerUpdate};
 use karbor_types::{CheckpointState, OperationKind, TriggerId, UserId};
 use serde_json::Map;
 
@@ -32,7 +32,14 @@ pub(crate) async fn what_is_held_is_not_deleted(world: World) {
 
     let delete = |number: u128| async move {
         let new = checkpoint(number, "p");
-        store.start_delete(new.id, &about(number + 100, OperationKind::Delete, &new), at(5)).await
+        store
+            .start_delete(
+                new.id,
+                DeletionCause::Request,
+                &about(number + 100, OperationKind::Delete, &new),
+                at(5),
+            )
+            .await
     };
     let refused = delete(1).await;
     assert!(matches!(&refused, Err(Error::Conflict { state, .. }) if state == "held"), "{refused:?}");
@@ -53,8 +60,10 @@ pub(crate) async fn of_a_hold_and_a_deletion_at_once_one_wins(world: World) {
         let other = world.other().await;
         let operation = about(number + 100, OperationKind::Delete, &new);
         let wanted = hold(number, 2);
-        let (held, deleted) =
-            tokio::join!(world.store.hold_checkpoint(&wanted), other.start_delete(new.id, &operation, at(3)));
+        let (held, deleted) = tokio::join!(
+            world.store.hold_checkpoint(&wanted),
+            other.start_delete(new.id, DeletionCause::Request, &operation, at(3))
+        );
         let state = world.store.get_checkpoint(new.id).await.expect("there").state;
         match (held, deleted) {
             (Ok(_), Err(Error::Conflict { .. })) => assert_eq!(state, CheckpointState::Available),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use karbor_store::{
-    CheckpointChange, CheckpointStats, Claimed, Error, Finish, NewCheckpoint, NewStep, OperationLogColumn,
-    OperationLogQuery, QuotaResource, Reopening, RunChange, StepChange, StepEnd, Store, SubjectChange,
+    CheckpointChange, CheckpointStats, Claimed, DeletionCause, Error, Finish, NewCheckpoint, NewStep,
+    OperationLogColumn, OperationLogQuery, QuotaResource, Reopening, RunChange, StepChange, StepEnd, Store,
+    SubjectChange,
 };
 use karbor_types::{
     CheckpointEvent, CheckpointState, OperationId, OperationKind, OperationState, ResourceKey, RunEvent,
@@ -177,7 +178,7 @@ pub(crate) async fn the_end_is_written_everywhere_at_once(world: World) {
     assert_eq!(store.claim(&claim_as("w"), at(1_000_000)).await.expect("looked"), None, "it has ended");
 
     let removal = about(2, OperationKind::Delete, &new);
-    store.start_delete(new.id, &removal, at(10)).await.expect("started");
+    store.start_delete(new.id, DeletionCause::Request, &removal, at(10)).await.expect("started");
     let claimed = claim(store, 11).await;
     store
         .finish(
@@ -197,7 +198,7 @@ pub(crate) async fn the_end_is_written_everywhere_at_once(world: World) {
     assert_eq!(used(store, "p", CHECKPOINTS).await, (1, 0));
 
     let again = about(3, OperationKind::Delete, &new);
-    store.start_delete(new.id, &again, at(13)).await.expect("started");
+    store.start_delete(new.id, DeletionCause::Request, &again, at(13)).await.expect("started");
     let claimed = claim(store, 14).await;
     store
         .finish(&claimed.claim, &ends(OperationState::Succeeded, happened(CheckpointEvent::Removed)), at(15))

@@ -1,7 +1,8 @@
 //! A checkpoint that is read is not let go by itself.
 
 use karbor_store::{
-    ClaimOptions, Error, NewCheckpoint, NewOperation, QuotaResource, RunChange, Store, SubjectChange,
+    ClaimOptions, DeletionCause, Error, NewCheckpoint, NewOperation, QuotaResource, RunChange, Store,
+    SubjectChange,
 };
 use karbor_types::{
     CheckpointEvent, CheckpointState, CopySource, OperationId, OperationKind, OperationRequest,
@@ -25,7 +26,10 @@ fn copy(number: u128, of: &NewCheckpoint) -> (NewCheckpoint, NewOperation) {
 
 async fn expire(store: &Store, number: u128, which: &NewCheckpoint) -> Result<CheckpointState, Error> {
     let operation = about(number, OperationKind::Delete, which);
-    store.start_expiry(which.id, &operation, at(5)).await.map(|checkpoint| checkpoint.state)
+    store
+        .start_delete(which.id, DeletionCause::Expiry, &operation, at(5))
+        .await
+        .map(|checkpoint| checkpoint.state)
 }
 
 /// Begins to read a checkpoint, in one of four ways; returns the operation that does.

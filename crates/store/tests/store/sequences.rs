@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use karbor_store::{
-    CheckpointQuery, Claim, ClaimOptions, Error, Finish, Limit, QuotaResource, Store, SubjectChange,
+    CheckpointQuery, Claim, ClaimOptions, DeletionCause, Error, Finish, Limit, QuotaResource, Store,
+    SubjectChange,
 };
 use karbor_types::{
     CheckpointEvent, CheckpointId, CheckpointState, OperationId, OperationKind, OperationState,
@@ -126,7 +127,8 @@ async fn step(store: &Store, model: &mut Model, event: &Event) {
             let Some((id, state)) = pick(model.checkpoints.clone().into_iter(), *index) else { return };
             let number = model.new_id();
             let removal = about(number, OperationKind::Delete, &checkpoint(id.0.as_u128(), "p"));
-            let begun = store.start_delete(id, &removal, now).await.map(|row| row.state);
+            let begun =
+                store.start_delete(id, DeletionCause::Request, &removal, now).await.map(|row| row.state);
             if expect(state, CheckpointEvent::DeleteRequested, begun) {
                 model.checkpoints.insert(id, CheckpointState::Deleting);
                 model.queue(number, OperationKind::Delete, id);

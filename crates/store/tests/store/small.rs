@@ -1,9 +1,9 @@
 //! Quotas, services, triggers and ledgers.
 
 use karbor_store::{
-    BankAccountUpdate, Error, LedgerPurpose, LedgerState, Limit, NewLedgerEntry, NewStep, OperationQuery,
-    Purged, QuotaResource, Quotas, RunRules, ScheduledOperation, ServiceStatus, SubjectChange, Trigger,
-    TriggerUpdate,
+    BankAccountUpdate, DeletionCause, Error, LedgerPurpose, LedgerState, Limit, NewLedgerEntry, NewStep,
+    OperationQuery, Purged, QuotaResource, Quotas, RunRules, ScheduledOperation, ServiceStatus,
+    SubjectChange, Trigger, TriggerUpdate,
 };
 use karbor_types::{
     CheckpointEvent, CheckpointState, OperationId, OperationKind, OperationLogId, OperationState, ProviderId,
@@ -110,7 +110,7 @@ pub(crate) async fn a_purge_removes_what_is_long_over(world: World) {
         store.delete_plan(plan(number, "p").id, at(second)).await.expect("deleted");
         let new = checkpoint(number, "p");
         store
-            .start_delete(new.id, &about(number, OperationKind::Delete, &new), at(1))
+            .start_delete(new.id, DeletionCause::Request, &about(number, OperationKind::Delete, &new), at(1))
             .await
             .expect("started");
         let claimed = claim(store, 1).await.claim;

@@ -12,8 +12,8 @@ use karbor_bank::{Bank, MemoryBank};
 use karbor_plugin::noop::{NoopProtectable, NoopProtection};
 use karbor_plugin::{Error, ErrorKind, Provider, Registry};
 use karbor_store::{
-    Checkpoint, NewCheckpoint, NewOperation, NewRestore, NewVerification, Operation, PlanSnapshot,
-    QuotaDefaults, Reopening, Store, StoreOptions,
+    Checkpoint, DeletionCause, NewCheckpoint, NewOperation, NewRestore, NewVerification, Operation,
+    PlanSnapshot, QuotaDefaults, Reopening, Store, StoreOptions,
 };
 use karbor_types::{
     AccountId, CheckpointId, CheckpointState, Instant, OperationId, OperationKind, OperationLogId,
@@ -409,7 +409,7 @@ impl House {
         let mut operation =
             self.operation(OperationId(self.id()), OperationKind::Delete, &OperationRequest::default());
         operation.checkpoint = Some(checkpoint);
-        self.store.start_delete(checkpoint, &operation, self.now()).await.unwrap();
+        self.store.start_delete(checkpoint, DeletionCause::Request, &operation, self.now()).await.unwrap();
         operation.id
     }
 
