@@ -23,6 +23,34 @@ need_packages() {
     die "apt-get could not install ${missing[*]}: install them by hand and run this again"
 }
 
+# need_qemu_drivers: makes sure of a qemu-nbd that opens iSCSI and Ceph. Where the qemu-utils that is installed is not
+# Debian's own, as from backports, there may be no drivers of its version: then Debian's pair is used, unpacked and not
+# installed.
+need_qemu_drivers() {
+  need_packages qemu-utils libiscsi7 librbd1
+  dpkg-query -W -f '${Status}' qemu-block-extra 2>/dev/null | grep -q 'ok installed' && return
+  if apt-get install --simulate --no-install-recommends qemu-block-extra >/dev/null 2>&1; then
+    need_packages qemu-block-extra
+    return
+  fi
+  local version place
+  version=$(apt-cache policy qemu-block-extra | sed -n 's/^ *Candidate: *//p')
+  # Without its epoch: a colon would part the path.
+  place="$CARGO_TARGET_DIR/qemu-${version#*:}"
+  if [ ! -d "$place" ]; then
+    say "unpacking qemu-utils and qemu-block-extra $version"
+    rm -rf "$place.new"
+    mkdir -p "$place.new"
+    (cd "$place.new" && apt-get download -qq "qemu-utils=$version" "qemu-block-extra=$version" 2>/dev/null &&
+      for package in *.deb; do dpkg -x "$package" .; done && rm ./*.deb) ||
+      die "apt-get could not download qemu-utils and qemu-block-extra $version"
+    mv "$place.new" "$place"
+  fi
+  PATH="$place/usr/bin:$PATH"
+  QEMU_MODULE_DIR=$(echo "$place"/usr/lib/*/qemu)
+  export PATH QEMU_MODULE_DIR
+}
+
 need_cargo() {
   command -v cargo >/dev/null || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH="$HOME/.cargo/bin:$PATH"
   command -v cargo >/dev/null || die "no Rust toolchain: install one (https://rustup.rs) and run this again"

@@ -56,8 +56,22 @@ struct Iscsi {
     auth_password: Option<SecretString>,
 }
 
-/// Reads a connection; `mount_base` is where this machine has mounted the shares, if not where Cinder has.
-pub(crate) fn parse(connection: &Value, mount_base: Option<&Path>, initiator: &str) -> Result<Place> {
+/// What this machine has, and who it is to others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Machine<'a> {
+    /// Where it has mounted the shares, if not where Cinder has.
+    pub(crate) mount_base: Option<&'a Path>,
+    /// Where the configurations of its clusters of Ceph are.
+    pub(crate) ceph_config: &'a Path,
+    /// Its name as an initiator of iSCSI.
+    pub(crate) initiator: &'a str,
+}
+
+/// Reads a connection.
+///
+/// # Errors
+/// `Unsupported` for volumes whose bytes cannot be reached in any way known here.
+pub(crate) fn parse(connection: &Value, machine: &Machine<'_>) -> Result<Place> {
     let kind = connection.get("driver_volume_type").and_then(Value::as_str).unwrap_or_default();
     if connection.get("encrypted").and_then(Value::as_bool) == Some(true) {
         let text = "the volume is encrypted below the server, and its bytes cannot be read without that key; \
@@ -67,9 +81,9 @@ pub(crate) fn parse(connection: &Value, mount_base: Option<&Path>, initiator: &s
     // Newer versions have the driver's own members beside the type, older ones below `data`.
     let data = connection.get("data").unwrap_or(connection);
     match kind {
-        "nfs" => share(read(data)?, mount_base),
-        "rbd" => rbd(read(data)?),
-        "iscsi" => iscsi(read(data)?, initiator),
+        "nfs" => share(read(data)?, machine.mount_base),
+        "rbd" => rbd(read(data)?, machine.ceph_config),
+        "iscsi" => iscsi(read(data)?, machine.initiator),
         other => {
             let text = format!(
                 "the bytes of volumes of the kind `{other}` cannot be reached from here; \
@@ -110,7 +124,7 @@ fn share(share: Share, mount_base: Option<&Path>) -> Result<Place> {
     }
 }
 
-fn rbd(rbd: Rbd) -> Result<Place> {
+fn rbd(rbd: Rbd, config: &Path) -> Result<Place> {
     let (pool, image) = rbd.name.split_once('/').ok_or_else(|| strange("the name is not POOL/IMAGE"))?;
     let mut file = json!({"driver": "rbd", "pool": pool, "image": image});
     if let Some(user) = rbd.auth_username {
@@ -120,9 +134,9 @@ fn rbd(rbd: Rbd) -> Result<Place> {
     if cluster.contains('/') {
         return Err(strange("the cluster's name is none"));
     }
-    let conf = format!("/etc/ceph/{cluster}.conf");
+    let conf = config.join(format!("{cluster}.conf"));
     // Without that file the monitors come from the connection; the key then is in the keyring's usual place.
-    if Path::new(&conf).exists() {
+    if conf.exists() {
         file["conf"] = json!(conf);
     } else {
         let port = |port: &Value| port.as_str().map_or_else(|| port.to_string(), str::to_owned);
@@ -148,6 +162,10 @@ fn iscsi(iscsi: Iscsi, initiator: &str) -> Result<Place> {
 mod tests {
     use super::*;
 
+    fn here() -> Machine<'static> {
+        Machine { mount_base: None, ceph_config: Path::new("/nowhere"), initiator: "iqn.me" }
+    }
+
     fn nfs(changes: &[(&str, Value)]) -> Value {
         let mut connection = json!({
             "driver_volume_type": "nfs", "export": "127.0.0.1:/devcloud", "name": "volume-1", "format": "raw",
@@ -161,11 +179,12 @@ mod tests {
     #[test]
     fn places_are_read_from_what_cinder_says() {
         let directory = "/var/lib/cinder/mnt/d4b2a5a5f0f1";
-        let Place::Raw(path) = parse(&nfs(&[]), None, "iqn").expect("a place") else { panic!("no file") };
+        let Place::Raw(path) = parse(&nfs(&[]), &here()).expect("a place") else { panic!("no file") };
         assert!(path.starts_with("/var/lib/cinder/mnt") && path.ends_with("volume-1"), "{directory}");
         assert_eq!(path.components().count(), 7);
         let overlay = nfs(&[("format", json!("qcow2")), ("name", json!("volume-1.2"))]);
-        let Place::Image(path, format) = parse(&overlay, Some(Path::new("/mnt")), "iqn").expect("a place")
+        let Place::Image(path, format) =
+            parse(&overlay, &Machine { mount_base: Some(Path::new("/mnt")), ..here() }).expect("a place")
         else {
             panic!("no image")
         };
@@ -173,14 +192,14 @@ mod tests {
         let iscsi = json!({"driver_volume_type": "iscsi", "data": {
             "target_portal": "10.0.0.1:3260", "target_iqn": "iqn.t", "target_lun": 1,
             "auth_username": "u", "auth_password": "secret"}});
-        let Place::Remote(options, Some(_)) = parse(&iscsi, None, "iqn.me").expect("a place") else {
+        let Place::Remote(options, Some(_)) = parse(&iscsi, &here()).expect("a place") else {
             panic!("no password")
         };
         assert_eq!(options["file"]["password-secret"], SECRET_ID);
         assert!(!options.to_string().contains("\"secret\""), "{options}");
         let rbd = json!({"driver_volume_type": "rbd", "name": "volumes/volume-1", "hosts": ["h"], "ports": ["6789"],
             "auth_username": "cinder", "cluster_name": "nowhere"});
-        let Place::Remote(options, None) = parse(&rbd, None, "iqn").expect("a place") else {
+        let Place::Remote(options, None) = parse(&rbd, &here()).expect("a place") else {
             panic!("a password")
         };
         assert_eq!(options["file"]["server"][0], json!({"host": "h", "port": "6789"}));
@@ -199,7 +218,7 @@ mod tests {
             (json!({"driver_volume_type": "nfs"}), "missing"),
             (Value::Null, "kind"),
         ] {
-            let err = parse(&changed, None, "iqn").expect_err("refused");
+            let err = parse(&changed, &here()).expect_err("refused");
             assert!(err.message().contains(wanted), "{err}");
         }
     }

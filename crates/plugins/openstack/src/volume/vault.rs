@@ -22,7 +22,7 @@ use crate::error::Doing;
 use crate::image::work as images;
 use crate::made::{Made, SCAFFOLD_KEY};
 use crate::poll::Patience;
-use crate::volume::connection::{self, Place};
+use crate::volume::connection::{self, Machine, Place};
 use crate::volume::definition::{self, Definition, RECORD, Wanted};
 use crate::volume::disk::Disk;
 use crate::volume::layers;
@@ -65,6 +65,8 @@ struct Settings {
     transport: Transport,
     /// Where shares are mounted on this machine, if not where Cinder has them.
     mount_base: Option<PathBuf>,
+    /// Where this machine has the configurations of Ceph.
+    ceph_config: PathBuf,
     /// Whether a snapshot that is a file of a share is read there.
     in_place: bool,
     /// Who this machine is, for drivers that let in those only whom they know.
@@ -81,6 +83,7 @@ impl Default for Settings {
         Self {
             transport: Transport::default(),
             mount_base: None,
+            ceph_config: PathBuf::from("/etc/ceph"),
             in_place: true,
             host: "karbor".to_owned(),
             ip: "127.0.0.1".to_owned(),
@@ -307,13 +310,14 @@ impl VolumeVault {
 
     /// Attaches one of our volumes to this machine.
     async fn attach(&self, work: &Work<'_>, volume: &str, read_only: bool) -> Result<Place> {
-        let Settings { host, ip, initiator, mount_base, .. } = &self.settings;
+        let Settings { host, ip, initiator, mount_base, ceph_config, .. } = &self.settings;
         let connector = json!({
             "host": host, "ip": ip, "initiator": initiator, "multipath": false, "platform": "x86_64",
             "os_type": "linux",
         });
         let attachment = work.attach(volume, &connector, read_only).await?;
-        connection::parse(&attachment.connection_info, mount_base.as_deref(), initiator)
+        let machine = Machine { mount_base: mount_base.as_deref(), ceph_config, initiator };
+        connection::parse(&attachment.connection_info, &machine)
     }
 
     async fn open(&self, work: &Work<'_>, place: &Place, read_only: bool) -> Result<Disk> {
