@@ -33,9 +33,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Makes the projects; nothing without a cloud.
-    pub(crate) async fn open() -> Option<Self> {
-        let file = std::env::var("KARBOR_TEST_CLOUD").ok()?;
+    /// Makes the projects.
+    pub(crate) async fn open() -> Self {
+        let file = std::env::var("KARBOR_TEST_CLOUD").expect("KARBOR_TEST_CLOUD names a clouds.yaml");
         let Profile { cloud, login } =
             Profile::from_clouds_file(Path::new(&file), "admin").expect("the entry admin");
         let cloud = Cloud::new(cloud).expect("a cloud");
@@ -53,7 +53,7 @@ impl World {
         let spool = tempfile::tempdir().expect("a directory");
         let options = OpenStackOptions { cloud, login: None, spool: spool.path().to_owned() };
         let openstack = OpenStack::open(options);
-        Some(Self { openstack, identity, own, stranger, nobody, session, _spool: spool })
+        Self { openstack, identity, own, stranger, nobody, session, _spool: spool }
     }
 
     /// Returns the plugins. Their sessions are kept, as a process keeps them: each login costs a second.
