@@ -173,10 +173,14 @@ pub(crate) async fn filled(
 ) -> Result<String> {
     let doing = || "looking at an image of ours".to_owned();
     let mut id = create(task, glance, made, document.clone()).await?;
-    let there = glance.image(&id).await.doing(doing)?;
-    match there.status.as_str() {
-        "active" if there.size == Some(stream.size_bytes()) => return Ok(id),
-        "queued" => {}
+    let there = match glance.image(&id).await {
+        // An earlier run removed it, and died before it could say so.
+        Err(err) if err.is_not_found() => None,
+        there => Some(there.doing(doing)?),
+    };
+    match there {
+        Some(there) if there.status == "active" && there.size == Some(stream.size_bytes()) => return Ok(id),
+        Some(there) if there.status == "queued" => {}
         _ => {
             // Nobody can say what it has of the bytes.
             remove(task, glance, patience, &id).await?;

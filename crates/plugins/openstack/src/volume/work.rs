@@ -209,21 +209,35 @@ impl<'a> Work<'a> {
         read_only: bool,
     ) -> Result<Attachment> {
         let (made, doing) = (attachment(volume), || format!("attaching volume {volume} to this machine"));
-        let make = async || {
-            let taken = self.cinder.create_attachment(volume, connector, read_only).await;
-            Ok(taken.doing(doing)?.id)
+        let make = async || match self.cinder.create_attachment(volume, connector, read_only).await {
+            // The request of an earlier run was still on its way when it was looked for, and has come first.
+            Err(err) if matches!(err.kind(), Cause::Invalid | Cause::Conflict) => {
+                match self.find_attachment(volume).await? {
+                    Some(id) => Ok(id),
+                    None => Err(err).doing(doing),
+                }
+            }
+            taken => Ok(taken.doing(doing)?.id),
         };
-        let mut id = made.once(self.task, || self.find_attachment(volume), make()).await?;
-        let mut taken = self.cinder.attachment(&id).await.doing(doing)?;
-        if taken.connection_info.get("driver_volume_type").is_none() {
-            // Whoever began it did not come to its end.
-            self.remove_attachment(&id).await?;
-            made.gone(self.task).await?;
-            id = made.once(self.task, || self.find_attachment(volume), make()).await?;
-            taken = self.cinder.attachment(&id).await.doing(doing)?;
-        }
+        let id = made.once(self.task, || self.find_attachment(volume), make()).await?;
+        let known = match self.cinder.attachment(&id).await {
+            // An earlier run gave the volume back, and died before it could say so.
+            Err(err) if err.is_not_found() => None,
+            // Whoever began one without a place did not come to its end.
+            known => Some(known.doing(doing)?)
+                .filter(|known| known.connection_info.get("driver_volume_type").is_some()),
+        };
+        let taken = match known {
+            Some(known) => known,
+            None => {
+                self.remove_attachment(&id).await?;
+                made.gone(self.task).await?;
+                let id = made.once(self.task, || self.find_attachment(volume), make()).await?;
+                self.cinder.attachment(&id).await.doing(doing)?
+            }
+        };
         if taken.status != "attached" {
-            self.cinder.complete_attachment(&id).await.doing(doing)?;
+            self.cinder.complete_attachment(&taken.id).await.doing(doing)?;
         }
         Ok(taken)
     }
