@@ -195,6 +195,9 @@ impl Driver for PostgreSqlDriver {
         };
         let access = self.access(instance)?;
         let mut session = Session::open(&access, &access.server.maintenance_database).await?;
+        if !task.dry_run {
+            session.claim(&claim(task)).await?;
+        }
         let target = self.choose(task, inventory, &access.server, &wanted, &mut session).await;
         if task.dry_run {
             return driver::planned(&saved.database, target, |target| PlannedAction {
@@ -253,7 +256,7 @@ impl Driver for PostgreSqlDriver {
         Ok(Outcome { findings, ..Outcome::default() })
     }
 
-    async fn clean_up(&self, _task: &Task, instance: Option<&Instance>, entry: &LedgerEntry) -> Result<()> {
+    async fn clean_up(&self, task: &Task, instance: Option<&Instance>, entry: &LedgerEntry) -> Result<()> {
         let Some(instance) = instance else {
             let text = format!(
                 "the database {} cannot be looked after, because its instance is no longer in the host's inventory; \
@@ -264,10 +267,16 @@ impl Driver for PostgreSqlDriver {
         };
         let access = self.access(instance)?;
         let mut session = Session::open(&access, &access.server.maintenance_database).await?;
+        session.claim(&claim(task)).await?;
         let done = clean_up(&mut session, entry).await;
         session.close().await;
         done
     }
+}
+
+/// Returns what sessions claim that work for a task.
+fn claim(task: &Task) -> String {
+    format!("karbor {} {}", task.operation_id, task.resource.key.id)
 }
 
 /// Refuses a database that is there, unless it is the original and may be replaced.

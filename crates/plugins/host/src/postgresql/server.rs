@@ -14,6 +14,8 @@ use crate::inventory::{Password, Server, SslMode};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(30);
+/// How long a statement of an earlier run may take to its end.
+const CLAIM: Duration = Duration::from_secs(60);
 /// How often a rename is tried while sessions come back.
 const RENAME_ATTEMPTS: u32 = 10;
 
@@ -155,6 +157,17 @@ impl Session {
         row.and_then(read).map_err(|err| explain(&doing, &self.server, &self.user, err))
     }
 
+    /// Waits until no other session works on a task: what an earlier run of it asked for may still be on its way in the
+    /// server, though nobody waits for it.
+    pub(super) async fn claim(&mut self, task: &str) -> Result<()> {
+        let doing = "waiting for what an earlier run asked for";
+        self.run(doing, format!("SET lock_timeout = {}", CLAIM.as_millis())).await?;
+        let statement = "SELECT pg_advisory_lock(hashtext($1)::bigint)";
+        let claimed = sqlx::query(statement).bind(task).execute(&mut self.connection).await;
+        claimed.map_err(|err| explain(doing, &self.server, &self.user, err))?;
+        self.run(doing, "SET lock_timeout = DEFAULT".to_owned()).await
+    }
+
     /// Returns whether there is a database of that name.
     pub(super) async fn exists(&mut self, database: &str) -> Result<bool> {
         Ok(self.owner(database).await?.is_some())
@@ -294,6 +307,7 @@ fn explain(doing: &str, server: &str, user: &str, err: sqlx::Error) -> Error {
             "3D000" => (ErrorKind::NotFound, "create it again, or correct the host's inventory".to_owned()),
             "42P04" => (ErrorKind::Conflict, "choose another name".to_owned()),
             "53100" => (ErrorKind::NoSpace, "free some space on the server".to_owned()),
+            "55P03" => (ErrorKind::Unavailable, "look for sessions of karbor that do not end".to_owned()),
             "55006" => (ErrorKind::Unavailable, "stop what uses it".to_owned()),
             code if ["08", "53", "57"].iter().any(|class| code.starts_with(class)) => {
                 (ErrorKind::Unavailable, "look after the server".to_owned())
