@@ -9,6 +9,8 @@ use sea_query::{
     PostgresQueryBuilder, QueryBuilder, QueryStatementWriter, SqlWriter, SqlWriterValues, Value, Values,
 };
 
+use crate::sql::render::signed;
+
 /// Returns the text of a statement and the values that are bound to it.
 pub(super) fn build(statement: &impl QueryStatementWriter) -> (String, Values) {
     let (placeholder, numbered) = PostgresQueryBuilder.placeholder();
@@ -37,9 +39,7 @@ impl SqlWriter for WithLimits {
     fn push_param<T: QueryBuilder>(&mut self, value: Value, builder: &T) {
         match value {
             Value::BigUnsigned(Some(number)) => {
-                // PostgreSQL's are signed.
-                let number = number.min(i64::MAX.unsigned_abs());
-                write!(self.0, "{number}").expect("a String takes any text");
+                write!(self.0, "{}", signed(number)).expect("a String takes any text");
             }
             value => self.0.push_param(value, builder),
         }

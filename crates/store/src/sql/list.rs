@@ -99,8 +99,9 @@ pub(crate) fn list_statement<T: Table, C: Column, I: fmt::Display>(
     }
     let keys = keys(query);
     if let Some(marker) = &query.marker {
-        let row = marker_row::<T, C, I>(query, &marker.to_string());
-        begin_behind(engine, &mut statement, &keys, &row);
+        let marker = marker.to_string();
+        let row = marker_row::<T, C, I>(query, &marker);
+        begin_behind(engine, &mut statement, &keys, &marker, &row);
     }
     for key in &keys {
         let order = match key.direction {
@@ -116,12 +117,22 @@ pub(crate) fn list_statement<T: Table, C: Column, I: fmt::Display>(
     statement
 }
 
-/// Has the page begin behind the marker's row: a statement that selects nothing yet. Each engine is told in the way in
+/// Has the page begin behind the marker's row, which a statement finds that selects nothing yet. Each engine is told in the way in
 /// which it looks the row up once, before it reads the page, and then begins to read there:
 /// PostgreSQL by a comparison of rows, which can tell only an order of one direction; MariaDB by a join with what it
 /// knows to be one row, for it does not read by comparisons of rows; and otherwise by a value for each comparison.
-fn begin_behind(engine: Engine, statement: &mut SelectStatement, keys: &[Key], row: &SelectStatement) {
-    let value = |key: &Key| Expr::SubQuery(None, Box::new(row.clone().expr(key.expr()).take().into()));
+fn begin_behind(
+    engine: Engine,
+    statement: &mut SelectStatement,
+    keys: &[Key],
+    marker: &str,
+    row: &SelectStatement,
+) {
+    // The first value is always asked for, so that nothing is behind a marker of which there is no row.
+    let value = |(index, key): (usize, &Key)| match key.name {
+        "id" if index > 0 => (*key, Expr::val(marker)),
+        _ => (*key, Expr::SubQuery(None, Box::new(row.clone().expr(key.expr()).take().into()))),
+    };
     match engine {
         Engine::Postgres if keys.windows(2).all(|pair| pair[0].direction == pair[1].direction) => {
             let all = Expr::tuple(keys.iter().map(|key| key.expr()));
@@ -131,7 +142,7 @@ fn begin_behind(engine: Engine, statement: &mut SelectStatement, keys: &[Key], r
             statement.and_where_option(keys.first().map(|key| key.is_behind(all, row)));
         }
         Engine::Postgres | Engine::Sqlite => {
-            let values: Vec<(Key, Expr)> = keys.iter().map(|key| (*key, value(key))).collect();
+            let values: Vec<(Key, Expr)> = keys.iter().enumerate().map(value).collect();
             statement.and_where_option(behind(&values));
         }
         Engine::Mysql => {

@@ -45,7 +45,7 @@ pub(super) fn checked(mut values: Vec<Value>) -> Result<Values> {
             }
             // `LIMIT` and `OFFSET`.
             Value::BigUnsigned(Some(number)) => {
-                *value = Value::BigInt(Some(i64::try_from(*number).unwrap_or(i64::MAX)));
+                *value = Value::BigInt(Some(signed(*number)));
             }
             other => {
                 return Err(Error::Invalid {
@@ -56,4 +56,9 @@ pub(super) fn checked(mut values: Vec<Value>) -> Result<Values> {
         }
     }
     Ok(Values(values))
+}
+
+/// Returns a limit or an offset as all engines know it, or the most that they know.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
