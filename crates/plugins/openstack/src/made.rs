@@ -147,9 +147,11 @@ where
 const LOOKS: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
-async fn found<F>(find: impl Fn() -> F + Send) -> Result<Option<String>>
+/// Returns what is found of something that a request of an earlier run may still bring about.
+pub(crate) async fn found<T, F>(find: impl Fn() -> F + Send) -> Result<Option<T>>
 where
-    F: Future<Output = Result<Option<String>>> + Send,
+    T: Send,
+    F: Future<Output = Result<Option<T>>> + Send,
 {
     for pause in LOOKS {
         tokio::time::sleep(pause).await;

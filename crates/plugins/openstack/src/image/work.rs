@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use futures::{StreamExt, TryStreamExt};
 use karbor_openstack_client::glance::{Glance, Image};
 use karbor_openstack_client::{ErrorKind as Cause, Upload};
-use karbor_plugin::{Error, ErrorKind, LedgerEntry, Result, Task};
+use karbor_plugin::{Error, ErrorKind, LedgerEntry, LedgerState, Result, Task};
 use karbor_vault::{StreamOptions, StreamReader};
 use serde_json::{Map, Value, json};
 use tokio_util::io::StreamReader as AsyncStream;
@@ -171,23 +171,23 @@ pub(crate) async fn filled(
     document: Map<String, Value>,
     stream: StreamReader,
 ) -> Result<String> {
-    let doing = || "looking at an image of ours".to_owned();
-    let mut id = create(task, glance, made, document.clone()).await?;
-    let there = match glance.image(&id).await {
-        // An earlier run removed it, and died before it could say so.
-        Err(err) if err.is_not_found() => None,
-        there => Some(there.doing(doing)?),
-    };
-    match there {
-        Some(there) if there.status == "active" && there.size == Some(stream.size_bytes()) => return Ok(id),
-        Some(there) if there.status == "queued" => {}
-        _ => {
-            // Nobody can say what it has of the bytes.
-            remove(task, glance, patience, &id).await?;
-            made.gone(task).await?;
-            id = create(task, glance, made, document).await?;
+    let earlier = made.known(task).await?.filter(|entry| entry.state == LedgerState::Created);
+    if let Some(id) = earlier.map(|entry| entry.reference) {
+        match glance.image(&id).await {
+            Ok(image) if image.status == "active" && image.size == Some(stream.size_bytes()) => {
+                return Ok(id);
+            }
+            // An earlier run removed it, and died before it could say so.
+            Err(err) if err.is_not_found() => {}
+            // Nobody can say what it has of the bytes, nor whether more of them are on their way.
+            there => {
+                there.doing(|| "looking at an image of ours".to_owned())?;
+                remove(task, glance, patience, &id).await?;
+            }
         }
+        made.gone(task).await?;
     }
+    let id = create(task, glance, made, document).await?;
     fill(task, glance, patience, &id, stream).await?;
     Ok(id)
 }

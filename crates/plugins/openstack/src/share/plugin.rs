@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use karbor_openstack_client::Session;
 use karbor_openstack_client::manila::{AccessRule, Manila, ShareLimits, ShareSnapshot};
+use karbor_openstack_client::{self as client, ErrorKind as Cause, Session};
 use karbor_plugin::{
     Description, Error, ErrorKind, Hook, LedgerEntry, Need, OperationKind, Outcome, PlannedAction,
     PlannedEffect, Protection, ResourceKey, ResourceType, Restored, Result, Schemas, Task,
@@ -280,42 +280,44 @@ impl ShareProtection {
         Ok(Outcome::default())
     }
 
+    /// Removes a snapshot, also one that is still being made, and waits until it is gone.
     async fn remove_snapshot(&self, manila: &Manila, task: &Task, id: &str) -> Result<()> {
         let doing = || format!("removing snapshot {id}");
-        if !manila.delete_snapshot(id).await.doing(doing)? {
-            return Ok(());
-        }
         let ask = || async {
-            match manila.snapshot(id).await {
-                Err(err) if err.is_not_found() => Ok(Some(())),
-                Ok(snapshot) if snapshot.status == "error_deleting" => {
+            let snapshot = match manila.snapshot(id).await {
+                Err(err) if err.is_not_found() => return Ok(Some(())),
+                snapshot => snapshot.doing(doing)?,
+            };
+            match removal(&snapshot.status) {
+                Removal::UnderWay => Ok(None),
+                Removal::Failed => {
                     let text = format!("snapshot {id} could not be removed; see Manila's log");
                     Err(Error::new(ErrorKind::Other, text))
                 }
-                Ok(_) => Ok(None),
-                Err(err) => Err(err).doing(doing),
+                Removal::Possible => asked(manila.delete_snapshot(id).await).doing(doing),
             }
         };
-        self.patience.wait(task, &format!("snapshot {id} to go"), ask).await
+        self.patience.for_removal().wait(task, &format!("snapshot {id} to go"), ask).await
     }
 
+    /// Removes a share, also one that is still being made, and waits until it is gone.
     async fn remove_share(&self, manila: &Manila, task: &Task, id: &str) -> Result<()> {
         let doing = || format!("removing share {id}");
-        if !manila.delete_share(id).await.doing(doing)? {
-            return Ok(());
-        }
         let ask = || async {
-            match manila.share(id).await {
-                Err(err) if err.is_not_found() => Ok(Some(())),
-                Ok(share) if share.status == "error_deleting" => {
+            let share = match manila.share(id).await {
+                Err(err) if err.is_not_found() => return Ok(Some(())),
+                share => share.doing(doing)?,
+            };
+            match removal(&share.status) {
+                Removal::UnderWay => Ok(None),
+                Removal::Failed => {
                     let text = format!("share {id} could not be removed; see Manila's log");
                     Err(Error::new(ErrorKind::Other, text))
                 }
-                Ok(_) => Ok(None),
-                Err(err) => Err(err).doing(doing),
+                Removal::Possible => asked(manila.delete_share(id).await).doing(doing),
             }
         };
-        self.patience.wait(task, &format!("share {id} to go"), ask).await
+        self.patience.for_removal().wait(task, &format!("share {id} to go"), ask).await
     }
 
     async fn wait_for_share(&self, manila: &Manila, task: &Task, id: &str) -> Result<()> {
@@ -346,6 +348,32 @@ impl ShareProtection {
             }
         };
         self.patience.wait(task, &format!("snapshot {id} to become available"), ask).await
+    }
+}
+
+/// Whether Manila can be asked to remove a share or a snapshot.
+enum Removal {
+    Possible,
+    UnderWay,
+    Failed,
+}
+
+fn removal(status: &str) -> Removal {
+    match status {
+        "error_deleting" => Removal::Failed,
+        "deleting" => Removal::UnderWay,
+        status if ON_THE_WAY.contains(&status) => Removal::UnderWay,
+        _ => Removal::Possible,
+    }
+}
+
+/// Returns that it is to be looked at again what became of a request to remove something. It is refused while the state
+/// is on its way to another one.
+fn asked(removed: client::Result<bool>) -> client::Result<Option<()>> {
+    match removed {
+        Ok(_) => Ok(None),
+        Err(err) if matches!(err.kind(), Cause::Invalid | Cause::Conflict) => Ok(None),
+        Err(err) => Err(err),
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::error::Doing;
 use crate::frame;
 use crate::image::work as images;
-use crate::made::{Made, SCAFFOLD_KEY, TAG_KEY, data_of, id_of, tag_of};
+use crate::made::{Made, SCAFFOLD_KEY, TAG_KEY, data_of, found, id_of, tag_of};
 use crate::poll::{Patience, Reached, reached};
 use crate::volume::group::{self, GROUP_SNAPSHOT};
 
@@ -220,14 +220,16 @@ impl<'a> Work<'a> {
             taken => Ok(taken.doing(doing)?.id),
         };
         let id = made.once(self.task, || self.find_attachment(volume), make()).await?;
-        let known = match self.cinder.attachment(&id).await {
+        let known = found(async || match self.cinder.attachment(&id).await {
             // An earlier run gave the volume back, and died before it could say so.
-            Err(err) if err.is_not_found() => None,
-            // Whoever began one without a place did not come to its end.
-            known => Some(known.doing(doing)?)
-                .filter(|known| known.connection_info.get("driver_volume_type").is_some()),
-        };
-        let taken = match known {
+            Err(err) if err.is_not_found() => Ok(Some(None)),
+            Ok(known) if known.connection_info.get("driver_volume_type").is_some() => Ok(Some(Some(known))),
+            // It has no place: a request that is still on its way gives it one, or never will. Of one that is being
+            // begun, Cinder cannot even be asked.
+            Err(err) if !matches!(err.kind(), Cause::Invalid) => Err(err).doing(doing),
+            _ => Ok(None),
+        });
+        let taken = match known.await?.flatten() {
             Some(known) => known,
             None => {
                 self.remove_attachment(&id).await?;
