@@ -24,8 +24,8 @@ need_packages() {
 }
 
 # need_qemu_drivers: makes sure of a qemu-nbd that opens iSCSI and Ceph. Where the qemu-utils that is installed is not
-# Debian's own, as from backports, there may be no drivers of its version: then Debian's pair is used, unpacked and not
-# installed.
+# Debian's own, as from backports, there may be no drivers of its version: then Debian's pair is unpacked, not installed,
+# and QEMU_BIN and QEMU_MODULES say where.
 need_qemu_drivers() {
   need_packages qemu-utils libiscsi7 librbd1
   dpkg-query -W -f '${Status}' qemu-block-extra 2>/dev/null | grep -q 'ok installed' && return
@@ -46,9 +46,8 @@ need_qemu_drivers() {
       die "apt-get could not download qemu-utils and qemu-block-extra $version"
     mv "$place.new" "$place"
   fi
-  PATH="$place/usr/bin:$PATH"
-  QEMU_MODULE_DIR=$(echo "$place"/usr/lib/*/qemu)
-  export PATH QEMU_MODULE_DIR
+  QEMU_BIN="$place/usr/bin"
+  QEMU_MODULES=$(echo "$place"/usr/lib/*/qemu)
 }
 
 need_cargo() {

@@ -27,7 +27,11 @@ def file_of(volume):
 
 def write_pattern(volume, extents):
     """Writes (offset, length, seed) into a detached volume; a seed of 0 writes zeros."""
-    with open(file_of(volume), "r+b") as file:
+    write_into(file_of(volume), extents)
+
+
+def write_into(path, extents):
+    with open(path, "r+b") as file:
         for offset, length, seed in extents:
             file.seek(offset)
             file.write(random.Random(seed).randbytes(length) if seed else bytes(length))
@@ -37,8 +41,12 @@ def write_pattern(volume, extents):
 
 def digest(volume):
     """Returns the size of a volume and a digest of all its bytes; holes count as the zeros that they are."""
+    return digest_of(file_of(volume))
+
+
+def digest_of(path):
     zeros, whole = bytes(BLOCK), hashlib.blake2b()
-    with open(file_of(volume), "rb", buffering=0) as file:
+    with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         offset = 0
         while offset < size:

@@ -146,7 +146,7 @@ def main():
     # What makes the most in the cloud leaves the most behind.
     parser.add_argument("--provider", default="Temporary volumes")
     parser.add_argument("points", nargs="*")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     begun, passed, failed = time.monotonic(), 0, 0
     matrix = Matrix(arguments.karbor, arguments.provider)
     try:

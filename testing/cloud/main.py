@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import application  # noqa: E402
 import blocks  # noqa: E402
+import ceph  # noqa: E402
 from apis import DIRECTORY, KEYSTONE, PASSWORD, Cloud  # noqa: E402
 from describe import admin, describe, differences, holdings, left_over, no_trust_is_left  # noqa: E402
 from service import Failed, run_cases  # noqa: E402
@@ -218,11 +219,11 @@ class Story:
         application.write_pattern(volume, application.VOLUMES["shop-data"][3])
         return volume, blocks.digest(volume)
 
-    def come_back(self, provider, checkpoint, held, wanted, what):
+    def come_back(self, provider, checkpoint, held, wanted, what, digest=blocks.digest):
         """Restores volumes beside those that are held, compares their digests, and deletes them and the checkpoint."""
         self.elsewhere.succeed(self.elsewhere.restore(provider, checkpoint)["operation_id"])
         made = [id for id in self.holdings()["volume"] if id not in held["volume"]]
-        found = sorted(blocks.digest(one) for one in made)
+        found = sorted(digest(one) for one in made)
         expect(found == sorted(wanted), f"{what} restored {made}, with other bytes")
         for one in made:
             self.other.delete("volumev3", f"/volumes/{one}")
@@ -297,6 +298,33 @@ class Story:
         finally:
             application.remove_groups(cloud)
             admin().delete("volumev3", f"/group_types/{group_type}")
+
+    def a_volume_on_ceph_comes_back(self):
+        cloud, provider, held = self.other, self.elsewhere.provider("Files"), self.holdings()
+        volume = cloud.post("volumev3", "/volumes", {"volume": {"name": "shop-ceph", "size": 1, "volume_type": "ceph"}})["id"]
+        try:
+            cloud.wait("volumev3", f"/volumes/{volume}", "available")
+            plan = self.elsewhere.plan(provider, ("OS::Cinder::Volume", volume, "on Ceph"))
+            extents, checkpoints = [(3 * MIB, 5 * MIB, 41), (700 * MIB, 9 * MIB, 42)], []
+            for seed in (43, 44):
+                extents.append((seed * 10 * MIB, MIB, seed))
+                ceph.fill(volume, 1024 * MIB, extents)
+                wanted, there = ceph.digest(volume), self.holdings()
+                checkpoint = self.elsewhere.protect(provider, plan)
+                self.elsewhere.succeed(checkpoint)
+                checkpoints.append((checkpoint, wanted))
+                left = left_over(there, self.holdings())
+                expect(not left, "; ".join(left))
+            new = [self.elsewhere.checkpoint(provider, one)["size"]["new_bytes"] for one, _ in checkpoints]
+            expect(15 * MIB <= new[0] < 20 * MIB and new[1] < 4 * MIB, f"on the two days {new} bytes were new")
+            there = self.holdings()
+            for checkpoint, wanted in checkpoints:
+                self.come_back(provider, checkpoint, there, [wanted], "Ceph", ceph.digest)
+        finally:
+            cloud.delete("volumev3", f"/volumes/{volume}")
+            cloud.wait_gone("volumev3", f"/volumes/{volume}")
+        left = left_over(held, self.holdings())
+        expect(not left, "; ".join(left))
 
     def the_old_client_works(self):
         openstack = Path(os.environ.get("CARGO_TARGET_DIR", "")) / "venv-osc" / "bin" / "openstack"
@@ -375,7 +403,7 @@ def main():
         "a_restore_that_failed_is_undone_or_resumed", "it_comes_back_in_another_project",
         "the_comparison_sees_every_change", "the_other_plugins_keep_a_volume",
         "an_account_lies_in_swift_as_somebody_else", "volumes_of_a_group_are_taken_together",
-        "swift_holds_it_too", "the_old_client_works", "what_is_deleted_leaves_nothing"]
+        "a_volume_on_ceph_comes_back", "swift_holds_it_too", "the_old_client_works", "what_is_deleted_leaves_nothing"]
     passed = failed = 0
     try:
         passed, failed = run_cases((name, getattr(story, name)) for name in names)
