@@ -117,10 +117,10 @@ pub(crate) fn list_statement<T: Table, C: Column, I: fmt::Display>(
     statement
 }
 
-/// Has the page begin behind the marker's row, which a statement finds that selects nothing yet. Each engine is told in the way in
-/// which it looks the row up once, before it reads the page, and then begins to read there:
-/// PostgreSQL by a comparison of rows, which can tell only an order of one direction; MariaDB by a join with what it
-/// knows to be one row, for it does not read by comparisons of rows; and otherwise by a value for each comparison.
+/// Has the page begin behind the marker's row, which a statement finds that selects nothing yet. Each engine is told in
+/// the way in which it looks the row up once, before it reads the page, and then begins to read there: PostgreSQL by a
+/// comparison of rows, which can tell only an order of one direction; MariaDB by a join with what it knows to be one
+/// row, for it does not read by comparisons of rows; and otherwise by a value for each comparison.
 fn begin_behind(
     engine: Engine,
     statement: &mut SelectStatement,
