@@ -74,8 +74,7 @@ start_ceph() {
   once create_store
   start ceph-osd ceph-osd --conf "$DATA/ceph/ceph.conf" -f -i 0
   once create_pool
-  start cinder-volume-ceph env PATH="$PATH:$DATA/cinder/bin" PYTHONPATH="$here" PYTHONDONTWRITEBYTECODE=1 \
-    cinder-volume --config-file "$ETC/cinder/cinder-ceph.conf"
+  start_cinder_service cinder-volume-ceph cinder-volume cinder-ceph.conf
 }
 
 ready_ceph() {

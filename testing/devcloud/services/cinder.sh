@@ -69,9 +69,14 @@ start_cinder() {
   local service
   mount_share
   for service in api scheduler volume backup; do
-    start cinder-$service env PATH="$PATH:$DATA/cinder/bin" PYTHONPATH="$here" \
-      PYTHONDONTWRITEBYTECODE=1 cinder-$service --config-file "$ETC/cinder/cinder.conf"
+    start_cinder_service cinder-$service cinder-$service cinder.conf
   done
+}
+
+# start_cinder_service NAME PROGRAM CONFIGURATION
+start_cinder_service() {
+  start "$1" env PATH="$PATH:$DATA/cinder/bin" PYTHONPATH="$here" PYTHONDONTWRITEBYTECODE=1 \
+    "$2" --config-file "$ETC/cinder/$3"
 }
 
 ready_cinder() {

@@ -171,23 +171,24 @@ pub(crate) async fn filled(
     document: Map<String, Value>,
     stream: StreamReader,
 ) -> Result<String> {
-    if let Some(entry) = made.known(task).await?
-        && let Some(id) = id_of(&entry, || find(glance, tag_of(&entry))).await?
-    {
-        let is_filled = |image: &Image| {
-            let is_whole = image.status == "active" && image.size == Some(stream.size_bytes());
-            is_whole && entry.state == LedgerState::Created
-        };
-        match glance.image(&id).await {
-            Ok(image) if is_filled(&image) => return Ok(id),
-            // An earlier run removed it, and died before it could say so.
-            Err(err) if err.is_not_found() => {}
-            // Nobody can say what it has, nor whether more is on its way: the earlier run's requests may not have ended.
-            there => {
-                there.doing(|| "looking at an image of ours".to_owned())?;
-                remove(task, glance, patience, &id).await?;
+    if let Some(entry) = made.known(task).await? {
+        if let Some(id) = id_of(&entry, || find(glance, tag_of(&entry))).await? {
+            let is_filled = |image: &Image| {
+                let is_whole = image.status == "active" && image.size == Some(stream.size_bytes());
+                is_whole && entry.state == LedgerState::Created
+            };
+            match glance.image(&id).await {
+                Ok(image) if is_filled(&image) => return Ok(id),
+                // An earlier run removed it, and died before it could say so.
+                Err(err) if err.is_not_found() => {}
+                // Nobody can say what it has, nor whether more is on its way from the earlier run.
+                there => {
+                    there.doing(|| "looking at an image of ours".to_owned())?;
+                    remove(task, glance, patience, &id).await?;
+                }
             }
         }
+        // It was looked for, and is not looked for once more.
         made.gone(task).await?;
     }
     let id = create(task, glance, made, document).await?;

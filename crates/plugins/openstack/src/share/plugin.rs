@@ -280,44 +280,50 @@ impl ShareProtection {
         Ok(Outcome::default())
     }
 
-    /// Removes a snapshot, also one that is still being made, and waits until it is gone.
     async fn remove_snapshot(&self, manila: &Manila, task: &Task, id: &str) -> Result<()> {
-        let doing = || format!("removing snapshot {id}");
-        let ask = || async {
-            let snapshot = match manila.snapshot(id).await {
-                Err(err) if err.is_not_found() => return Ok(Some(())),
-                snapshot => snapshot.doing(doing)?,
-            };
-            match removal(&snapshot.status) {
-                Removal::UnderWay => Ok(None),
-                Removal::Failed => {
-                    let text = format!("snapshot {id} could not be removed; see Manila's log");
-                    Err(Error::new(ErrorKind::Other, text))
-                }
-                Removal::Possible => asked(manila.delete_snapshot(id).await).doing(doing),
-            }
-        };
-        self.patience.for_removal().wait(task, &format!("snapshot {id} to go"), ask).await
+        let status = || async { Ok(manila.snapshot(id).await?.status) };
+        self.remove(task, &format!("snapshot {id}"), status, || manila.delete_snapshot(id)).await
     }
 
-    /// Removes a share, also one that is still being made, and waits until it is gone.
     async fn remove_share(&self, manila: &Manila, task: &Task, id: &str) -> Result<()> {
-        let doing = || format!("removing share {id}");
+        let status = || async { Ok(manila.share(id).await?.status) };
+        self.remove(task, &format!("share {id}"), status, || manila.delete_share(id)).await
+    }
+
+    /// Removes what Manila has or is still making, and waits until it is gone.
+    async fn remove<S, D>(
+        &self,
+        task: &Task,
+        what: &str,
+        status: impl Fn() -> S + Send + Sync,
+        delete: impl Fn() -> D + Send + Sync,
+    ) -> Result<()>
+    where
+        S: Future<Output = client::Result<String>> + Send,
+        D: Future<Output = client::Result<bool>> + Send,
+    {
+        let doing = || format!("removing {what}");
         let ask = || async {
-            let share = match manila.share(id).await {
+            let status = match status().await {
                 Err(err) if err.is_not_found() => return Ok(Some(())),
-                share => share.doing(doing)?,
+                status => status.doing(doing)?,
             };
-            match removal(&share.status) {
-                Removal::UnderWay => Ok(None),
-                Removal::Failed => {
-                    let text = format!("share {id} could not be removed; see Manila's log");
+            match status.as_str() {
+                "error_deleting" => {
+                    let text = format!("{what} could not be removed; see Manila's log");
                     Err(Error::new(ErrorKind::Other, text))
                 }
-                Removal::Possible => asked(manila.delete_share(id).await).doing(doing),
+                "deleting" => Ok(None),
+                status if ON_THE_WAY.contains(&status) => Ok(None),
+                _ => match delete().await {
+                    Ok(_) => Ok(None),
+                    // Its state was on the way to another one.
+                    Err(err) if matches!(err.kind(), Cause::Invalid | Cause::Conflict) => Ok(None),
+                    Err(err) => Err(err).doing(doing),
+                },
             }
         };
-        self.patience.for_removal().wait(task, &format!("share {id} to go"), ask).await
+        self.patience.for_removal().wait(task, &format!("{what} to go"), ask).await
     }
 
     async fn wait_for_share(&self, manila: &Manila, task: &Task, id: &str) -> Result<()> {
@@ -348,32 +354,6 @@ impl ShareProtection {
             }
         };
         self.patience.wait(task, &format!("snapshot {id} to become available"), ask).await
-    }
-}
-
-/// Whether Manila can be asked to remove a share or a snapshot.
-enum Removal {
-    Possible,
-    UnderWay,
-    Failed,
-}
-
-fn removal(status: &str) -> Removal {
-    match status {
-        "error_deleting" => Removal::Failed,
-        "deleting" => Removal::UnderWay,
-        status if ON_THE_WAY.contains(&status) => Removal::UnderWay,
-        _ => Removal::Possible,
-    }
-}
-
-/// Returns that it is to be looked at again what became of a request to remove something. It is refused while the state
-/// is on its way to another one.
-fn asked(removed: client::Result<bool>) -> client::Result<Option<()>> {
-    match removed {
-        Ok(_) => Ok(None),
-        Err(err) if matches!(err.kind(), Cause::Invalid | Cause::Conflict) => Ok(None),
-        Err(err) => Err(err),
     }
 }
 
